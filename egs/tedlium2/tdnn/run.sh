@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# TED-LIUM 2 -> a TDNN-F acoustic model trained with LF-MMI: ./run.sh --corpus /path/to/TEDLIUM_release2
+# The stages and their options are in local/steps/acoustic_model.sh; ./run.sh --help lists them.
+cd "$(dirname "$0")" || exit 1
+. ./path.sh || exit 1
+. ./cmd.sh
+corpus=db/TEDLIUM_release2
+train_set=train dev_set=dev test_sets=test
+
+prepare() {
+  once.sh "$data/.done/prepare" pyser corpus prepare tedlium2 --max-dropped "$max_dropped" "$corpus" "$data"
+}
+lexicon=data/local/dict/lexicon.txt  # the corpus's own dictionary
+. acoustic_model.sh

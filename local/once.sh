@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# once.sh [--also FILE]... MARKER COMMAND ARG...: run the command unless MARKER says this very command is finished.
+# The marker holds the command line with a checksum of every file it names (and of the lists in every directory it
+# names) and the age of every archive behind an scp file, so a changed option, config, model or corpus runs again, and
+# half-done work is not taken for finished. --also names an input that is not an argument.
+set -euo pipefail
+also=()
+while [ "${1:-}" = --also ]; do also+=("$2"); shift 2; done
+marker=$1; shift
+# What makes two directories different for the stages after them; files that later stages add are not listed.
+lists="wav.scp segments text utt2spk utt2emo lexicon.txt tokens.txt words.txt final.ie"
+signature() {
+  local argument path list
+  for argument in "$@"; do
+    printf '%s\n' "$argument"
+    path=${argument#scp:}
+    case "$path" in *.log) continue ;; esac
+    if [ -f "$path" ]; then cksum < "$path"; fi
+    case "$path" in
+      *.scp) if [ -f "$path" ]; then sed -n 's/^[^ ]* \(.*\.ark\):[0-9]*$/\1/p' "$path" | sort -u | xargs -r stat -c '%n %s %Y'; fi ;;
+    esac
+    if [ -d "$path" ]; then for list in $lists; do if [ -f "$path/$list" ]; then cksum < "$path/$list"; fi; done; fi
+  done
+}
+if [ -f "$marker" ] && [ "$(cat "$marker")" = "$(signature "$@" ${also[@]+"${also[@]}"} 2>/dev/null)" ]; then
+  echo "  already done: ${*:1:3} ($marker)"
+  exit 0
+fi
+rm -f "$marker"
+"$@"
+mkdir -p "$(dirname "$marker")"
+signature "$@" ${also[@]+"${also[@]}"} > "$marker.tmp"
+mv "$marker.tmp" "$marker"

@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Online i-vectors of a data directory: <ivector-dir>/ivector_online.scp and ivector_period, as Kaldi's script of this name.
+nj=4
+cmd=run.sh
+period=10
+max_count=0
+carry_over=true  # false: every utterance starts fresh, nothing is learnt from the speaker's other utterances
+help_message="usage: extract_ivectors_online.sh [--nj 4] [--cmd run.sh] [--period 10] [--max-count 0] [--carry-over true] <data-dir> <extractor-dir> <ivector-dir>"
+. parse_options.sh || exit 1
+[ $# -eq 3 ] || { echo "$help_message" >&2; exit 1; }
+set -euo pipefail
+data=$1 extractor=$2 out=$3
+split=$(split_data.sh --nj "$nj" "$data"); nj=$(basename "$split"); nj=${nj#split}
+speakers=()
+if $carry_over; then speakers=(--spk2utt "$split/JOB/spk2utt"); fi
+export OMP_NUM_THREADS=1  # one thread a job: the jobs are the parallelism
+$cmd JOB=1:"$nj" "$out/log/extract_ivectors.JOB.log" \
+  once.sh "$out/.done.JOB" \
+  pyser ivector extract --period "$period" --max-count "$max_count" ${speakers[@]+"${speakers[@]}"} \
+  "$extractor" "scp:$split/JOB/feats.scp" "ark,scp:$out/ivector_online.JOB.ark,$out/ivector_online.JOB.scp"
+rm -f "$out/ivector_online.scp"
+for job in $(seq "$nj"); do cat "$out/ivector_online.$job.scp"; done | sort > "$out/.ivector_online.scp.tmp"
+echo "$period" > "$out/ivector_period"
+mv "$out/.ivector_online.scp.tmp" "$out/ivector_online.scp"

@@ -1,0 +1,53 @@
+"""`pyser GROUP COMMAND …`: one click group per file here, each command a thin wrapper over one function."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from pyser import __version__
+from pyser.errors import PyserError
+
+GROUPS = {
+    "corpus": "prepare a corpus: manifests and Kaldi data directories",
+    "data": "Kaldi data directories: validate, split, subset, perturb",
+    "mfcc": "hires MFCC into Kaldi archives",
+    "ivector": "UBM, i-vector extractor, online i-vectors",
+    "lang": "lexicon, phone and word language models, decoding graph",
+    "chain": "train a TDNN-F with LF-MMI, average, decode",
+    "bottleneck": "dump any node of a network into Kaldi archives",
+    "ser": "train and apply emotion classifiers",
+    "score": "UA, WA, confusion, tables, figures, WER",
+}
+
+
+class LazyGroup(click.Group):
+    """Imports a group's file only when that group is called: `pyser --help` loads neither torch nor k2."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(GROUPS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in GROUPS:
+            return None
+        return importlib.import_module(f"pyser.cli.{cmd_name}").group  # type: ignore[no-any-return]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(GROUPS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def cli() -> None:
+    """Kaldi-style acoustic models, transferred to speech emotion recognition."""
+
+
+def main() -> None:
+    """Entry point: a PyserError becomes one line on stderr and exit code 1."""
+    try:
+        cli()
+    except PyserError as error:
+        sys.exit(f"pyser: {error}")

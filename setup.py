@@ -1,0 +1,53 @@
+"""pyser: Kaldi-compatible acoustic models in Python, transferred to speech emotion recognition.
+
+Every version that pyser pins is pinned here and nowhere else:
+`k2` is the default stack (Python 3.10, torch 1.13.1), `torch2` the modern one without k2.
+"""
+
+from setuptools import find_packages, setup
+
+COMMON = [
+    "click==8.1.8",
+    "kaldi-native-fbank==1.22.5",
+    "kaldi-native-io==1.23.0",
+    "matplotlib==3.10.1",
+    "safetensors==0.8.0",
+    "scipy==1.15.3",
+    "soundfile==0.14.0",
+    "tqdm==4.67.1",
+    "lhotse==1.32.1",  # 1.32.2 and later break the samplers on torch 1.13.1
+    "urllib3==2.8.0",
+]
+
+setup(
+    name="pyser",
+    version="0.1.0",
+    description="Kaldi-compatible hybrid ASR to speech emotion recognition",
+    license="Apache-2.0",
+    packages=find_packages(include=["pyser", "pyser.*"]),
+    package_data={"pyser": ["py.typed"]},
+    python_requires=">=3.10",
+    install_requires=["click", "kaldi-native-fbank", "kaldi-native-io", "lhotse", "matplotlib", "numpy",
+                      "safetensors", "scipy", "soundfile", "tqdm", "torch"],
+    extras_require={
+        "k2": [
+            *COMMON,
+            "k2==1.23.4",
+            "kaldialign==0.12.0",
+            "kaldilm==1.15.5",
+            "numpy==1.26.4",
+            "pocketsphinx==5.0.4",  # carries CMUdict (BSD), the default English lexicon
+            "torch==1.13.1",
+            "torchaudio==0.13.1",
+        ],
+        "torch2": [
+            *COMMON,
+            "kaldialign==0.12.0",
+            "kaldilm==1.15.5",
+            "pocketsphinx==5.0.4",
+            "torch==2.13.0",
+        ],
+        "test": ["mypy==1.15.0", "pytest==8.3.5", "ruff==0.11.2"],
+    },
+    entry_points={"console_scripts": ["pyser=pyser.cli:main"]},
+)
