@@ -1,0 +1,149 @@
+"""Lhotse cuts to batches of features, i-vectors and transcripts; the same for the same seed and epoch."""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyser.errors import Dropped, PyserError
+from pyser.kaldi.tables import load_matrix
+
+LOOKAHEAD = 3  # batches read in the background while the network computes
+
+
+@dataclass(frozen=True)
+class Batch:
+    """N utterances of one step.
+
+    feats : (N, T * subsampling + left + right context, feat_dim)
+    ivectors : (N, ivector_dim), or None
+    lengths : (N,) frames of output that belong to each utterance, the largest is T
+    """
+
+    ids: list[str]
+    texts: list[str]
+    feats: Tensor
+    ivectors: Tensor | None
+    lengths: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        ivectors = None if self.ivectors is None else self.ivectors.to(device)
+        return Batch(self.ids, self.texts, self.feats.to(device), ivectors, self.lengths)
+
+    def __str__(self) -> str:
+        return f"utterances {self.ids[0]} … {self.ids[-1]}" if len(self.ids) > 1 else f"utterance {self.ids[0]}"
+
+
+def select(
+    cuts: Any,
+    max_utt_duration: float,
+    subsampling: int,
+    min_frames: Callable[[str], int | None],
+    max_dropped: float = 0.05,
+) -> tuple[Any, str]:
+    """The cuts that can be learnt from, and the line that says how many were dropped and why.
+
+    `min_frames(text)` is the least number of output frames that the transcript fits into, None if it has no
+    pronunciation. Durations in seconds. PyserError if more than the share `max_dropped` goes.
+    """
+    dropped, kept, total = Dropped("chain data", max_dropped), [], 0
+    for cut in cuts:
+        total += 1
+        frames = -(-cut.num_frames // subsampling)
+        needed = min_frames(text_of(cut))
+        if cut.duration > max_utt_duration:
+            dropped.add(cut.id, f"longer than {max_utt_duration:g} s (--max-utt-duration)")
+        elif needed is None:
+            dropped.add(cut.id, "without words")
+        elif frames < needed:
+            dropped.add(cut.id, "too short for their phones")
+        else:
+            kept.append(cut)
+    return type(cuts).from_cuts(kept), dropped.finish(total)
+
+
+@dataclass(frozen=True)
+class ChainData:
+    """Batches of one data set.
+
+    In training, batches are shuffled within buckets of similar length, each utterance takes one of its i-vectors and
+    starts at frame 0, 1 … subsampling - 1 at random: over the epochs the network sees every frame as a centre.
+    In validation: sorted as given, the middle i-vector, frame 0.
+    """
+
+    cuts: Any
+    left_context: int
+    right_context: int
+    subsampling: int
+    max_duration: float
+    seed: int
+    training: bool
+
+    def _sampler(self, epoch: int) -> Any:
+        from lhotse.dataset.sampling import DynamicBucketingSampler, SimpleCutSampler
+
+        if not self.training:
+            return SimpleCutSampler(self.cuts, max_duration=self.max_duration)
+        # A new sampler for each epoch carries no state over from the epochs before: resuming needs nothing saved.
+        buckets = max(2, min(30, len(self.cuts) // 50))
+        sampler = DynamicBucketingSampler(
+            self.cuts, max_duration=self.max_duration, num_buckets=buckets, shuffle=True, seed=self.seed + 7919 * epoch
+        ) if len(self.cuts) > 2 * buckets else SimpleCutSampler(
+            self.cuts, max_duration=self.max_duration, shuffle=True, seed=self.seed + 7919 * epoch
+        )
+        return sampler
+
+    def steps(self) -> int:
+        """Batches in the first epoch; others may have a few more or less."""
+        return sum(1 for _ in self._sampler(1))
+
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        """All utterances once."""
+        with ThreadPoolExecutor(1) as pool:
+            pending: deque[Any] = deque()
+            for cuts in self._sampler(epoch):
+                pending.append(pool.submit(self._load, list(cuts), epoch))
+                if len(pending) > LOOKAHEAD:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+
+    def _load(self, cuts: list[Any], epoch: int) -> Batch:
+        feats, shifts, ivectors = [], [], []
+        for cut in cuts:
+            rng = np.random.default_rng([self.seed, epoch, zlib.crc32(cut.id.encode())])
+            matrix = features_of(cut)
+            shift = int(rng.integers(self.subsampling)) if self.training else 0
+            feats.append(matrix)
+            shifts.append(min(shift, len(matrix) - 1))
+            rows = ivectors_of(cut)
+            if rows is not None:
+                ivectors.append(rows[rng.integers(len(rows)) if self.training else len(rows) // 2])
+        if ivectors and len(ivectors) < len(cuts):
+            raise PyserError(f"{cuts[0].id} … {cuts[-1].id}: some utterances have i-vectors, some do not; extract all")
+        lengths = [-(-(len(f) - s) // self.subsampling) for f, s in zip(feats, shifts, strict=True)]
+        span = max(lengths) * self.subsampling
+        padded = [pad(f, self.left_context - s, span + s - len(f) + self.right_context)
+                  for f, s in zip(feats, shifts, strict=True)]
+        return Batch(
+            [cut.id for cut in cuts],
+            [text_of(cut) for cut in cuts],
+            torch.from_numpy(np.stack(padded)),
+            torch.from_numpy(np.stack(ivectors)) if ivectors else None,
+            torch.tensor(lengths),
+        )
+
+
+def pad(feats: np.ndarray, left: int, right: int) -> np.ndarray:
+    """feats (T, D) with its first row repeated `left` times before and its last `right` times after it; a negative
+    number takes rows away. Returns (left + T + right, D)."""
+    return feats[np.clip(np.arange(-left, len(feats) + right), 0, len(feats) - 1)]

@@ -1,0 +1,75 @@
+"""pyser chain: acoustic models trained with LF-MMI."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.group()
+def group() -> None:
+    """Train a TDNN-F with LF-MMI, average, decode."""
+
+
+@group.command()
+@click.option("--conf", type=click.Path(), help="conf/tdnn.conf: sizes and schedule, see ChainConfig")
+@click.option("--seed", type=int, help="overrides the conf file")
+@click.option("--num-epochs", type=int, help="overrides the conf file")
+@click.option("--num-threads", type=int, help="overrides the conf file")
+@click.argument("data_dir")
+@click.argument("valid_data_dir")
+@click.argument("lang_dir")
+@click.argument("ivector_dir")
+@click.argument("valid_ivector_dir")
+@click.argument("exp_dir")
+def train(
+    conf: str | None, seed: int | None, num_epochs: int | None, num_threads: int | None, data_dir: str,
+    valid_data_dir: str, lang_dir: str, ivector_dir: str, valid_ivector_dir: str, exp_dir: str,
+) -> None:
+    """Train on DATA_DIR, validate on VALID_DATA_DIR; a broken-off run goes on after its last epoch.
+
+    '-' instead of both i-vector directories trains without i-vectors.
+    """
+    from pyser.chain.train import ChainConfig
+    from pyser.chain.train import train as run
+    from pyser.config import read_conf
+
+    config = read_conf(conf, ChainConfig, seed=seed, num_epochs=num_epochs, num_threads=num_threads)
+    run(data_dir, valid_data_dir, lang_dir, none(ivector_dir), none(valid_ivector_dir), exp_dir, config)
+
+
+@group.command()
+@click.option("--epochs", type=int, default=2, show_default=True, help="how many of the last epochs")
+@click.argument("exp_dir")
+def average(epochs: int, exp_dir: str) -> None:
+    """Average the last epochs into EXP_DIR/final.safetensors."""
+    from pyser.chain.average import average as run
+
+    print(run(exp_dir, epochs))
+
+
+@group.command()
+@click.option("--ivectors", help="the data directory's i-vectors")
+@click.option("--search-beam", type=float, help="nats; larger is slower and misses less  [default: 20]")
+@click.option("--max-active", type=int, help="states alive at a frame  [default: 10000]")
+@click.option("--acoustic-scale", type=float, help="of the network's log-probabilities  [default: 1]")
+@click.argument("exp_dir")
+@click.argument("lang_dir")
+@click.argument("data_dir")
+@click.argument("out_dir")
+def decode(
+    ivectors: str | None, search_beam: float | None, max_active: int | None, acoustic_scale: float | None,
+    exp_dir: str, lang_dir: str, data_dir: str, out_dir: str,
+) -> None:
+    """Decode DATA_DIR with LANG_DIR/HLG.pt; hyp.txt, ref.txt and wer.txt go to OUT_DIR."""
+    from pyser.chain.decode import DecodeConfig
+    from pyser.chain.decode import decode as run
+    from pyser.config import read_conf
+
+    config = read_conf(
+        None, DecodeConfig, search_beam=search_beam, max_active=max_active, acoustic_scale=acoustic_scale
+    )
+    print(run(exp_dir, lang_dir, data_dir, ivectors, out_dir, config))
+
+
+def none(directory: str) -> str | None:
+    return None if directory == "-" else directory

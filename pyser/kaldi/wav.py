@@ -1,0 +1,138 @@
+"""wav.scp entries to samples, in-process.
+
+An entry is a path (any format libsndfile reads, NIST sphere included) or one of the sox pipes that Kaldi's
+utils/perturb_data_dir_{speed,volume}.sh write; those are understood and computed here, without sox and without a shell:
+
+    sox -t wav a.wav -t wav - speed 0.9 |
+    sox --vol 1.3 -t wav a.wav -t wav - |
+    sox -t wav a.wav -t wav - speed 0.9 | sox --vol 1.3 -t wav - -t wav - |
+"""
+
+from __future__ import annotations
+
+import io
+import shlex
+import subprocess
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from pyser.errors import PyserError
+
+INT16 = 32768.0  # Kaldi's features are computed on samples in the range of 16-bit integers
+
+
+@dataclass(frozen=True)
+class Source:
+    """One wav.scp entry taken apart: a file played at `speed` times its rate and `volume` times its amplitude."""
+
+    path: str
+    speed: float = 1.0
+    volume: float = 1.0
+
+    def entry(self) -> str:
+        """The entry as Kaldi's perturbation scripts write it."""
+        stages = []
+        quoted = shlex.quote(self.path)
+        if self.speed != 1.0:
+            stages.append(f"sox -t {_sox_type(self.path)} {quoted} -t wav - speed {self.speed:g}")
+        if self.volume != 1.0:
+            source = "-t wav -" if stages else f"-t {_sox_type(self.path)} {quoted}"
+            stages.append(f"sox --vol {self.volume:g} {source} -t wav -")
+        return " | ".join(stages) + " |" if stages else self.path
+
+
+def _sox_type(path: str) -> str:
+    return Path(path).suffix.lstrip(".").lower() or "wav"
+
+
+def parse_entry(entry: str) -> Source | None:
+    """The Source of a wav.scp entry; None for a pipe that is not one of the forms above."""
+    entry = entry.strip()
+    if not entry.endswith("|"):
+        return Source(entry)
+    path, speed, volume = "", 1.0, 1.0
+    try:
+        for stage in entry[:-1].split("|"):
+            words = shlex.split(stage)
+            if not words or words.pop(0) != "sox":
+                return None
+            files = []
+            while words:
+                word = words.pop(0)
+                if word == "--vol":
+                    volume *= float(words.pop(0))
+                elif word == "-t":
+                    words.pop(0)
+                elif word == "speed":
+                    speed *= float(words.pop(0))
+                else:
+                    files.append(word)
+            if len(files) != 2 or files[1] != "-" or (files[0] == "-") == (not path) or files[0].startswith("--"):
+                return None
+            path = path or files[0]
+    except (ValueError, IndexError):
+        return None
+    return Source(path, speed, volume)
+
+
+def load_audio(entry: str, sample_rate: int = 16000, allow_pipes: bool = False) -> np.ndarray:
+    """Samples (T,) float32 in int16 scale at `sample_rate`; channels are averaged, any other rate is resampled.
+
+    A pipe that is not a known sox form is run by the shell only with `allow_pipes`. PyserError names the file.
+    """
+    source = parse_entry(entry)
+    if source is None:
+        if not allow_pipes:
+            raise PyserError(f"'{entry[:80]}': a command, and wav.scp commands are run only with --allow-pipes")
+        done = subprocess.run(entry.strip()[:-1], shell=True, capture_output=True)
+        if done.returncode != 0 or not done.stdout:
+            raise PyserError(f"'{entry[:80]}': exit code {done.returncode}, {len(done.stdout)} bytes; run it by hand")
+        samples, rate = read_file(io.BytesIO(done.stdout), entry[:80])
+        source = Source(entry)
+    else:
+        samples, rate = read_file(source.path, source.path)
+    # Played `speed` times as fast, the file's rate is that much higher; the bound keeps the filter short.
+    ratio = (Fraction(sample_rate, rate) / Fraction(source.speed).limit_denominator(100)).limit_denominator(5000)
+    samples = resample(samples, ratio)
+    if source.volume != 1.0:
+        samples = np.clip(samples * source.volume, -INT16, INT16 - 1)
+    return samples.astype(np.float32, copy=False)
+
+
+def resample(samples: np.ndarray, ratio: Fraction) -> np.ndarray:
+    """`samples` at `ratio` times their rate (polyphase filter)."""
+    if ratio == 1:
+        return samples
+    from scipy.signal import resample_poly
+
+    return np.asarray(resample_poly(samples, ratio.numerator, ratio.denominator), dtype=np.float32)
+
+
+def read_file(file: str | io.BytesIO, name: str) -> tuple[np.ndarray, int]:
+    """Mono samples (T,) in int16 scale and the sample rate of an audio file; PyserError names it when it is bad."""
+    import soundfile
+
+    try:
+        samples, rate = soundfile.read(file, dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, OSError, TypeError) as error:
+        if isinstance(file, str) and not Path(file).exists():
+            raise PyserError(f"{name}: no such audio file; check wav.scp") from None
+        raise PyserError(f"{name}: not readable as audio ({str(error).splitlines()[-1][-60:]}); replace it") from None
+    if not len(samples):
+        raise PyserError(f"{name}: no samples in it; replace it or take it out of wav.scp")
+    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
+    return mono * np.float32(INT16), int(rate)
+
+
+def cut_segment(samples: np.ndarray, start: float, end: float, sample_rate: int, slack: float = 0.5) -> np.ndarray:
+    """Samples from `start` to `end` seconds, as Kaldi's extract-segments: end -1 is the end of the recording, an end up
+    to `slack` seconds past it is cut back. PyserError otherwise."""
+    duration = len(samples) / sample_rate
+    if end == -1:
+        end = duration
+    if not 0 <= start < min(end, duration) or end > duration + slack:
+        raise PyserError(f"segment {start:g}-{end:g} s does not fit into {duration:.2f} s of recording")
+    return samples[int(start * sample_rate) : int(min(end, duration) * sample_rate)]

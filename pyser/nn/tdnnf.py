@@ -1,0 +1,294 @@
+"""The TDNN-F acoustic model of Kaldi's egs/tedlium/s5_r2/local/chain/tuning/run_tdnn_1g.sh.
+
+D. Povey et al., "Semi-orthogonal low-rank matrix factorization for deep neural networks", Interspeech 2018. Names of
+nodes are Kaldi's. Convolutions are valid ones: the caller supplies left_context and right_context frames around the
+frames it wants, so an output depends on nothing but its own window.
+
+    feats (-1, 0, 1) + i-vector ── lda ── tdnn1 ── tdnnf2 … tdnnf13 ── prefinal-l ─┬─ prefinal-chain ── output
+                                                                                   └─ prefinal-xent ─── output-xent
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pyser.errors import PyserError
+
+BATCHNORM_EPSILON = 1e-3
+
+
+@dataclass(frozen=True)
+class TdnnfConfig:
+    """Sizes; the defaults are run_tdnn_1g.sh's. strides: of tdnnf2, tdnnf3 … (0: no temporal context).
+
+    ivector_dim 0 means no i-vectors; num_pdfs is the number of output columns.
+    """
+
+    feat_dim: int = 40
+    ivector_dim: int = 100
+    dim: int = 1024
+    bottleneck_dim: int = 128
+    prefinal_dim: int = 256
+    strides: tuple[int, ...] = (1, 1, 1, 0, 3, 3, 3, 3, 3, 3, 3, 3)
+    bypass_scale: float = 0.66
+    num_pdfs: int = 3600
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "strides", tuple(self.strides))  # a list when read from JSON
+        sizes = (self.feat_dim, self.dim, self.bottleneck_dim, self.prefinal_dim, self.num_pdfs)
+        if min(sizes) < 1 or self.ivector_dim < 0 or not self.strides or min(self.strides) < 0:
+            raise PyserError(f"{self}: sizes must be positive and strides not negative")
+
+
+class GeneralDropout(nn.Module):
+    """Kaldi's GeneralDropoutComponent, continuous: each dimension of each sequence is multiplied by one number, uniform
+    in [1 - 2p, 1 + 2p], for all its frames. Identity in eval mode."""
+
+    proportion = 0.0
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, D, T)
+        if not self.training or self.proportion == 0.0:
+            return x
+        mask = torch.rand(x.shape[0], x.shape[1], 1, device=x.device, dtype=x.dtype)
+        return x * (1 + 2 * self.proportion * (2 * mask - 1))
+
+
+class Affine(nn.Conv1d):
+    """A linear map of frames t, t + stride (two taps) or of frame t alone (stride 0), initialised as Kaldi does."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 0, bias: bool = True, zero: bool = False):
+        self.stride_of_taps = stride
+        super().__init__(inputs, outputs, kernel_size=2 if stride else 1, bias=bias)
+        nn.init.zeros_(self.weight) if zero else nn.init.normal_(self.weight, std=(inputs * self.kernel_size[0]) ** -0.5)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias) if zero else nn.init.normal_(self.bias)
+
+    def forward(self, x: Tensor, thinning: int = 1) -> Tensor:
+        """(N, inputs, T) -> (N, outputs, T - stride / thinning), the frames of x being `thinning` apart."""
+        return F.conv1d(x, self.weight, self.bias, dilation=max(self.stride_of_taps // thinning, 1))
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """Batch normalisation without scale and offset (Kaldi's BatchNormComponent, target-rms 1)."""
+
+    def __init__(self, dim: int):
+        super().__init__(dim, eps=BATCHNORM_EPSILON, affine=False)
+
+
+class TdnnfLayer(nn.Module):
+    """linear (dim -> bottleneck, semi-orthogonal), affine (bottleneck -> dim), ReLU, batch-norm, dropout, bypass."""
+
+    def __init__(self, dim: int, bottleneck_dim: int, stride: int, bypass_scale: float):
+        super().__init__()
+        self.stride, self.bypass_scale = stride, bypass_scale
+        self.linear = Affine(dim, bottleneck_dim, stride, bias=False)
+        self.affine = Affine(bottleneck_dim, dim, stride)
+        self.batchnorm = BatchNorm(dim)
+        self.dropout = GeneralDropout()
+
+    def nodes(self, x: Tensor, name: str, thinning: int) -> Iterator[tuple[str, Tensor]]:
+        """(name, value) of each node; x is (N, dim, T). The first frame of all of them is x's frame `step`."""
+        step = self.stride // thinning
+        y = self.linear(x, thinning)  # (N, bottleneck, T - step), frames t - step and t
+        yield f"{name}.linear", y
+        y = self.affine(y, thinning)  # (N, dim, T - 2 step), frames t and t + step
+        yield f"{name}.affine", y
+        y = F.relu(y)
+        yield f"{name}.relu", y
+        y = self.batchnorm(y)
+        yield f"{name}.batchnorm", y
+        y = self.dropout(y)
+        yield f"{name}.dropout", y
+        yield f"{name}.noop", y + self.bypass_scale * x[:, :, step : x.shape[2] - step]
+
+
+class Prefinal(nn.Module):
+    """affine (prefinal -> dim), ReLU, batchnorm1, linear (dim -> prefinal, semi-orthogonal), batchnorm2, output."""
+
+    def __init__(self, config: TdnnfConfig):
+        super().__init__()
+        self.affine = Affine(config.prefinal_dim, config.dim)
+        self.batchnorm1 = BatchNorm(config.dim)
+        self.linear = Affine(config.dim, config.prefinal_dim, bias=False)
+        self.batchnorm2 = BatchNorm(config.prefinal_dim)
+        self.output = Affine(config.prefinal_dim, config.num_pdfs, zero=True)
+
+    def nodes(self, x: Tensor, name: str, output: str) -> Iterator[tuple[str, Tensor]]:
+        x = self.affine(x)
+        yield f"{name}.affine", x
+        x = F.relu(x)
+        yield f"{name}.relu", x
+        x = self.batchnorm1(x)
+        yield f"{name}.batchnorm1", x
+        x = self.linear(x)
+        yield f"{name}.linear", x
+        x = self.batchnorm2(x)
+        yield f"{name}.batchnorm2", x
+        x = self.output(x)
+        if output == "output-xent":
+            yield f"{output}.affine", x
+            x = x.log_softmax(dim=1)
+        yield output, x
+
+
+class TdnnF(nn.Module):
+    """See the module's docstring. 9,431,072 parameters with the default config, as Kaldi counts them."""
+
+    lda_matrix: Tensor
+    lda_offset: Tensor
+
+    def __init__(self, config: TdnnfConfig):
+        super().__init__()
+        self.config = config
+        spliced = 3 * config.feat_dim + config.ivector_dim
+        # Fixed, not trained: Kaldi's lda component.
+        self.register_buffer("lda_matrix", torch.eye(spliced))
+        self.register_buffer("lda_offset", torch.zeros(spliced))
+        self.affine1 = Affine(spliced, config.dim)
+        self.batchnorm1 = BatchNorm(config.dim)
+        self.dropout1 = GeneralDropout()
+        self.layers = nn.ModuleList(
+            TdnnfLayer(config.dim, config.bottleneck_dim, stride, config.bypass_scale) for stride in config.strides
+        )
+        self.prefinal_l = Affine(config.dim, config.prefinal_dim, bias=False)
+        self.chain, self.xent = Prefinal(config), Prefinal(config)
+        self._dry: list[tuple[str, int, int, Tensor]] | None = None
+
+    @property
+    def left_context(self) -> int:
+        """Frames needed before the first output frame (as many as after the last)."""
+        return 1 + sum(self.config.strides)
+
+    right_context = left_context
+
+    def set_dropout(self, proportion: float) -> None:
+        """Dropout proportion of every layer, in [0, 0.5]."""
+        for module in self.modules():
+            if isinstance(module, GeneralDropout):
+                module.proportion = proportion
+
+    def set_lda(self, matrix: Tensor, offset: Tensor) -> None:
+        """The fixed transform of the spliced input: matrix (D, D), offset (D,), D = 3 feat_dim + ivector_dim."""
+        self.lda_matrix.copy_(matrix)
+        self.lda_offset.copy_(offset)
+
+    def splice(self, x: Tensor, ivector: Tensor | None) -> Tensor:
+        """Frames t-1, t, t+1 and the i-vector: (N, T + 2, feat_dim) -> (N, D, T)."""
+        if x.shape[-1] != self.config.feat_dim:
+            raise PyserError(f"features have {x.shape[-1]} columns, the network was trained on {self.config.feat_dim}")
+        if (0 if ivector is None else ivector.shape[-1]) != self.config.ivector_dim:
+            given = "no i-vector" if ivector is None else f"an i-vector of {ivector.shape[-1]}"
+            raise PyserError(f"{given}, the network was trained with i-vectors of {self.config.ivector_dim}")
+        parts = [x[:, :-2], x[:, 1:-1], x[:, 2:]]
+        if ivector is not None:
+            parts.append(ivector[:, None].expand(-1, x.shape[1] - 2, -1))
+        return torch.cat(parts, dim=2).transpose(1, 2)
+
+    def nodes(self, x: Tensor, ivector: Tensor | None, subsampling: int = 1) -> Iterator[tuple[str, int, int, Tensor]]:
+        """Every node in order: (name, frames before output frame 0, step between frames, value (N, D, frames)).
+
+        Frames are thinned to every `subsampling`-th as soon as all strides still to come are its multiples.
+        """
+        left, thinning = self.left_context - 1, 1  # the splice has eaten one frame
+        x = F.conv1d(self.splice(x, ivector), self.lda_matrix[:, :, None], self.lda_offset)
+        yield "lda", left, thinning, x
+        for number, stride in enumerate((0, *self.config.strides), start=1):
+            left -= stride
+            block = self._tdnn1(x) if number == 1 else self.layers[number - 2].nodes(x, f"tdnnf{number}", thinning)
+            for name, x in block:
+                yield name, left // thinning, thinning, x
+            rest = self.config.strides[number - 1 :]
+            if thinning == 1 and subsampling > 1 and all(stride % subsampling == 0 for stride in rest):
+                # `left` is a multiple of `subsampling` too, so output frame 0 stays among the kept ones.
+                x, thinning = x[:, :, ::subsampling], subsampling
+        x = self.prefinal_l(x)
+        yield "prefinal-l", 0, thinning, x
+        for name, value in self.chain.nodes(x, "prefinal-chain", "output"):
+            yield name, 0, thinning, value
+        for name, value in self.xent.nodes(x, "prefinal-xent", "output-xent"):
+            yield name, 0, thinning, value
+
+    def _tdnn1(self, x: Tensor) -> Iterator[tuple[str, Tensor]]:
+        x = self.affine1(x)
+        yield "tdnn1.affine", x
+        x = F.relu(x)
+        yield "tdnn1.relu", x
+        x = self.batchnorm1(x)
+        yield "tdnn1.batchnorm", x
+        yield "tdnn1.dropout", self.dropout1(x)
+
+    def forward(self, x: Tensor, ivector: Tensor | None, subsampling: int = 1) -> tuple[Tensor, Tensor]:
+        """x (N, left_context + T + right_context, feat_dim), ivector (N, ivector_dim) or None ->
+        output (N, ceil(T / subsampling), num_pdfs), not normalised, and output-xent, log-softmaxed."""
+        outputs = {name: value for name, _, _, value in self.nodes(x, ivector, subsampling) if name.startswith("output")}
+        return outputs["output"].transpose(1, 2), outputs["output-xent"].transpose(1, 2)
+
+    def node(self, x: Tensor, ivector: Tensor | None, name: str, subsampling: int = 1) -> Tensor:
+        """Values of one node at the frames of the output: (N, ceil(T / subsampling), D).
+
+        `tdnnf12` alone is tdnnf12.noop, `tdnn1` is tdnn1.dropout. PyserError for a name the network has not.
+        """
+        name = self.full_name(name)
+        frames = x.shape[1] - self.left_context - self.right_context
+        for found, left, thinning, value in self.nodes(x, ivector, subsampling):
+            if found == name:
+                stop = left - (-frames // thinning)
+                return value[:, :, left : stop : subsampling // thinning].transpose(1, 2)
+        raise AssertionError(name)
+
+    def node_dim(self, name: str) -> int:
+        """Columns of a node."""
+        name = self.full_name(name)
+        return next(value.shape[1] for found, _, _, value in self._dry_run() if found == name)
+
+    def node_names(self) -> list[str]:
+        """All names that `node` takes, in order."""
+        return [name for name, _, _, _ in self._dry_run()]
+
+    @torch.no_grad()
+    def _dry_run(self) -> list[tuple[str, int, int, Tensor]]:
+        """The nodes of one frame; cached, for the names and sizes never change."""
+        if self._dry is None:
+            device, training = self.lda_offset.device, self.training
+            x = torch.zeros(1, 1 + self.left_context + self.right_context, self.config.feat_dim, device=device)
+            ivector = torch.zeros(1, self.config.ivector_dim, device=device) if self.config.ivector_dim else None
+            self._dry = list(self.eval().nodes(x, ivector))
+            self.train(training)
+        return self._dry
+
+    def full_name(self, name: str) -> str:
+        """The node's full name; PyserError lists what there is."""
+        names = self.node_names()
+        for full in (name, f"{name}.noop", f"{name}.dropout"):
+            if full in names:
+                return full
+        short = [n.removesuffix(".noop").removesuffix(".dropout") for n in names if n.endswith((".noop", "1.dropout"))]
+        raise PyserError(f"the network has no node {name}; it has lda {' '.join(short)} prefinal-l (and, e.g., "
+                         f"{short[-1]}.linear, .affine, .relu, .batchnorm, prefinal-chain.batchnorm2, output)")
+
+    @torch.no_grad()
+    def constrain_orthonormal(self) -> None:
+        """One step of every linear factor towards a multiple of a semi-orthogonal matrix (section 3.2 of the paper,
+        with the floating scale of Kaldi's ConstrainOrthonormal, orthonormal-constraint=-1)."""
+        for module in self.modules():
+            if isinstance(module, Affine) and module.bias is None:
+                constrain_orthonormal(module.weight.view(module.weight.shape[0], -1))
+
+
+def constrain_orthonormal(matrix: Tensor) -> None:
+    """M <- M - 4 nu (P - s^2 I) M / s^2 in place, P = M M^T, s^2 = tr(P P^T) / tr(P); M (rows <= columns)."""
+    if matrix.shape[0] > matrix.shape[1]:
+        matrix = matrix.t()
+    product = matrix @ matrix.t()
+    trace, trace_square = product.trace(), (product * product).sum()
+    scale_square = trace_square / trace
+    ratio = float(trace_square * matrix.shape[0] / (trace * trace))  # 1 when semi-orthogonal
+    # nu = 1/8 converges quadratically near the solution; far from it half of that and less keeps the step stable.
+    speed = 0.125 / 4 if ratio > 1.1 else 0.125 / 2 if ratio > 1.02 else 0.125
+    step = product - scale_square * torch.eye(len(product), dtype=matrix.dtype, device=matrix.device)
+    matrix.sub_((4 * speed / scale_square) * (step @ matrix))
