@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pyser.chain.data import Batch, ChainData, select
+from pyser.chain.data import Batch, ChainData, features_of, ivectors_of, select
 from pyser.chain.lfmmi import EXACT_BEAM, LfMmi, LfMmiConfig
 from pyser.chain.schedule import parse_schedule
 from pyser.errors import PyserError
@@ -21,7 +22,8 @@ from pyser.training import checkpoints
 from pyser.training.loop import Stats, TrainConfig, set_seed
 from pyser.training.loop import train as train_loop
 
-CONSTRAIN_EVERY = 4  # steps between two orthonormal constraints of the linear factors, as in Kaldi
+CONSTRAIN_EVERY = 4  # steps between two orthonormal constraints of the linear factors on average, as in Kaldi
+WHITENING_BATCHES = 50  # enough frames for the covariance of the input
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,7 @@ def train(
     """
     from pyser.kaldi.manifests import read_cuts
     from pyser.lang.graphs import NumeratorCompiler, load_denominator
+    from pyser.nn.lda import estimate_whitening
 
     torch.set_num_threads(config.num_threads)
     exp_dir = Path(exp_dir)
@@ -121,28 +124,68 @@ def train(
 
     set_seed(config.seed)
     tokens = read_tokens(lang_dir)
-    first = ChainData(sets[0], 0, 0, 1, config.max_duration, config.seed, training=False)
-    model = TdnnF(network(config, *first.dims(), num_pdfs=len(tokens)))
-    save_config(exp_dir, config, model.config, tokens)
-    left, right = model.left_context, model.right_context
-    data = ChainData(sets[0], left, right, subsampling, config.max_duration, config.seed, training=True)
-    valid = ChainData(sets[1], left, right, subsampling, config.max_duration, config.seed, training=False)
+    feat_dim, ivector_dim = dimensions(sets[0][0])
+    model = TdnnF(TdnnfConfig(
+        feat_dim, ivector_dim, config.dim, config.bottleneck_dim, config.prefinal_dim, config.strides,
+        num_pdfs=len(tokens),
+    ))
+    data, valid = (
+        ChainData(cuts, model.left_context, model.right_context, subsampling, config.max_duration, config.seed, training)
+        for cuts, training in zip(sets, (True, False), strict=True)
+    )
     steps = data.steps()
+    write_description(exp_dir, config, model.config, tokens)
     if checkpoints.latest(exp_dir / "checkpoints") is None:
-        model.estimate_lda(data.batches(0))
+        model.set_lda(*estimate_whitening(spliced(model, data)))
     model.to(device)
-    print_plan(model, lfmmi, data, valid, steps, config, device)
-
+    parameters = sum(p.numel() for p in model.parameters())
+    print(f"TDNN-F: {parameters} parameters, context -{model.left_context} +{model.right_context} frames, "
+          f"{len(tokens)} outputs every {subsampling} frames; denominator: {len(lfmmi.denominator.label)} nodes")
+    print(f"{len(data.cuts)} utterances, {sum(cut.duration for cut in data.cuts) / 3600:.2f} h, on {device}: "
+          f"{config.num_epochs} epochs of {steps} steps, CTC for the first {100 * config.warmup:g}%", flush=True)
     loss = ChainLoss(lfmmi, compiler, config, device)
-    count = 0
-
-    def constrain(model: nn.Module) -> None:
-        nonlocal count
-        count += 1
-        if count % CONSTRAIN_EVERY == 0:
-            model.constrain_orthonormal()
-
     return train_loop(
         model, data.batches, steps, loss, exp_dir, config.loop(),
-        valid_fn=lambda m: loss.validate(m, valid.batches(0)), after_step=constrain,
+        valid_fn=lambda trained: loss.validate(trained, valid.batches(0)), after_step=constrain_sometimes,
     )
+
+
+def constrain_sometimes(model: nn.Module) -> None:
+    """The orthonormal constraint, at random in one of CONSTRAIN_EVERY steps: no counter that a resume would lose."""
+    if int(torch.randint(CONSTRAIN_EVERY, ())) == 0:
+        model.constrain_orthonormal()
+
+
+def spliced(model: TdnnF, data: ChainData) -> Iterator[Tensor]:
+    """Spliced input (N, D, T) of some batches, without the context that only repeats edges."""
+    left, right = model.left_context - 1, model.right_context - 1
+    for batch in islice(data.batches(0), WHITENING_BATCHES):
+        yield model.splice(batch.feats[:, left : batch.feats.shape[1] - right], batch.ivectors)
+
+
+def dimensions(cut: Any) -> tuple[int, int]:
+    """Columns of the features and of the i-vectors (0: none) of one utterance."""
+    ivectors = ivectors_of(cut)
+    return features_of(cut).shape[1], 0 if ivectors is None else ivectors.shape[1]
+
+
+def read_tokens(lang_dir: str | Path) -> list[str]:
+    """The symbols of the network's outputs in order: tokens.txt without disambiguation symbols."""
+    path = Path(lang_dir) / "tokens.txt"
+    rows = [line.split() for line in read_lines(path) if line.strip()]
+    tokens = [row[0] for row in rows if not row[0].startswith("#")]
+    if [int(row[1]) for row in rows[: len(tokens)]] != list(range(len(tokens))):
+        raise PyserError(f"{path}: ids must run from 0, disambiguation symbols last; run pyser lang prepare again")
+    return tokens
+
+
+def write_description(exp_dir: Path, config: ChainConfig, network: TdnnfConfig, tokens: list[str]) -> None:
+    """exp_dir/config.json, what `average` needs to know; another network than an earlier run's is an error."""
+    path = exp_dir / "config.json"
+    description = json.loads(json.dumps({"chain": asdict(config), "network": asdict(network), "tokens": tokens}))
+    if path.exists() and checkpoints.numbers(exp_dir / "checkpoints"):
+        before = json.loads(path.read_text(encoding="utf-8"))
+        for part in ("network", "tokens"):
+            if before[part] != description[part]:
+                raise PyserError(f"{path}: this directory holds a run with another {part}; use a new directory")
+    write_json(path, description)

@@ -1,0 +1,54 @@
+"""Classification metrics, all computed from one matrix of confusion counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pyser.errors import PyserError
+
+
+def confusion(refs: Sequence[str], hyps: Sequence[str], labels: Sequence[str]) -> np.ndarray:
+    """Counts (K, K): row = reference, column = hypothesis, in the order of `labels`.
+
+    >>> confusion(["sad", "sad", "ang"], ["sad", "ang", "ang"], ["ang", "sad"]).tolist()
+    [[1, 0], [1, 1]]
+    """
+    if len(refs) != len(hyps):
+        raise PyserError(f"{len(refs)} references but {len(hyps)} hypotheses; score the same utterances")
+    index = {label: i for i, label in enumerate(labels)}
+    unknown = sorted({*refs, *hyps} - index.keys())
+    if unknown:
+        raise PyserError(f"label '{unknown[0]}' is not in the label set {' '.join(labels)}; mend utt2emo")
+    counts = np.zeros((len(labels), len(labels)), dtype=np.int64)
+    np.add.at(counts, ([index[r] for r in refs], [index[h] for h in hyps]), 1)
+    return counts
+
+
+def recalls(counts: np.ndarray) -> np.ndarray:
+    """Recall of every class (K,); NaN where the class has no reference."""
+    total = counts.sum(axis=1)
+    return np.divide(np.diag(counts), total, out=np.full(len(counts), np.nan), where=total > 0)
+
+
+def unweighted_accuracy(counts: np.ndarray) -> float:
+    """UA = UAR = balanced accuracy: mean of the recalls, over the classes that have references."""
+    return float(np.nanmean(recalls(counts))) if counts.sum() else float("nan")
+
+
+def weighted_accuracy(counts: np.ndarray) -> float:
+    """WA = accuracy: correct utterances over all utterances."""
+    return float(np.trace(counts) / counts.sum()) if counts.sum() else float("nan")
+
+
+def macro_f1(counts: np.ndarray) -> float:
+    """Mean of the classes' F1 = 2 tp / (2 tp + fp + fn), over the classes that occur as reference or hypothesis."""
+    seen = counts.sum(axis=0) + counts.sum(axis=1)
+    f1 = 2 * np.diag(counts)[seen > 0] / seen[seen > 0]
+    return float(f1.mean()) if len(f1) else float("nan")
+
+
+def figures(counts: np.ndarray) -> dict[str, float]:
+    """ua, wa and macro_f1, as fractions."""
+    return {"ua": unweighted_accuracy(counts), "wa": weighted_accuracy(counts), "macro_f1": macro_f1(counts)}

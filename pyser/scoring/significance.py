@@ -1,0 +1,67 @@
+"""Are two systems different? Paired tests over the utterances that both were scored on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pyser.errors import PyserError
+
+RESAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class Difference:
+    """B minus A, with the 95 % interval and two-sided p-value of the paired bootstrap (fractions)."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+
+
+def mcnemar(a_correct: Sequence[bool], b_correct: Sequence[bool]) -> tuple[int, int, float]:
+    """(only A right, only B right, two-sided p) by the exact binomial test on the utterances where A and B differ.
+
+    >>> mcnemar([True, True, True, False], [False, False, True, True])
+    (2, 1, 1.0)
+    """
+    if len(a_correct) != len(b_correct):
+        raise PyserError(f"{len(a_correct)} against {len(b_correct)} utterances; compare the same test set")
+    only_a = sum(a and not b for a, b in zip(a_correct, b_correct, strict=True))
+    only_b = sum(b and not a for a, b in zip(a_correct, b_correct, strict=True))
+    n, k = only_a + only_b, min(only_a, only_b)
+    tail = sum(math.comb(n, i) for i in range(k + 1))  # whole numbers: exact however many utterances there are
+    return only_a, only_b, min(1.0, 2 * tail / 2**n)
+
+
+def paired_bootstrap(
+    refs: Sequence[str], a_correct: np.ndarray, b_correct: np.ndarray, seed: int = 0, resamples: int = RESAMPLES
+) -> dict[str, Difference]:
+    """Differences in "ua" and "wa" when the utterances are drawn again with replacement.
+
+    a_correct, b_correct (N,): 1 or 0 per utterance, or the share of a system's seeds that were right.
+    """
+    classes, index = np.unique(np.asarray(refs), return_inverse=True)
+    # Utterances with the same class and outcomes are interchangeable, so drawing utterances is drawing such cells.
+    rows = np.stack([index.astype(float), np.asarray(a_correct, float), np.asarray(b_correct, float)], axis=1)
+    cells, counts = np.unique(rows, axis=0, return_counts=True)
+    n = len(rows)
+    drawn = np.random.default_rng(seed).multinomial(n, counts / n, size=resamples)  # (R, cells)
+    drawn = np.concatenate([counts[None], drawn]).astype(float)  # the first row is the test set itself
+    gain = cells[:, 2] - cells[:, 1]
+    member = cells[:, :1] == np.arange(len(classes))[None]  # (cells, K)
+    total = drawn @ member  # (R + 1, K) utterances per class
+    by_class = np.divide(drawn @ (member * gain[:, None]), total, out=np.full(total.shape, np.nan), where=total > 0)
+    return {"ua": _difference(np.nanmean(by_class, axis=1)), "wa": _difference(drawn @ gain / n)}
+
+
+def _difference(values: np.ndarray) -> Difference:
+    draws = values[1:]
+    # The share of draws on the other side of zero; the observed value counts as one draw, so p is never 0.
+    side = min(int((draws <= 0).sum()), int((draws >= 0).sum()))
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return Difference(float(values[0]), float(low), float(high), min(1.0, 2 * (side + 1) / (len(draws) + 1)))

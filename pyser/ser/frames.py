@@ -1,0 +1,74 @@
+"""The frames of a list of utterances in memory, as float16: a corpus of bottlenecks fits, and batches are any rows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pyser.errors import PyserError
+from pyser.kaldi.datadir import num_rows
+from pyser.kaldi.tables import load_matrix
+
+FLOAT16_MAX = 65504.0
+
+
+@dataclass(frozen=True)
+class Frames:
+    """feats (N, D) float16; utt (N,) is the index of the frame's utterance, label (U,) each utterance's class."""
+
+    feats: np.ndarray
+    utt: np.ndarray
+    label: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.feats)
+
+
+def load_frames(
+    utts: Sequence[str], feats: Mapping[str, str], classes: Mapping[str, int], subsample: int, what: str
+) -> Frames:
+    """Every `subsample`-th frame of `utts`, from the rxfilenames `feats`. Says beforehand how much memory that takes."""
+    rows = [-(-num_rows(feats[utt]) // subsample) for utt in utts]
+    dim = load_matrix(feats[utts[0]]).shape[1] if utts else 0
+    size, free = 2 * sum(rows) * dim, available_memory()
+    print(f"{what}: {len(utts)} utterances, {sum(rows)} frames x {dim}: {size / 2**20:.0f} MiB of memory "
+          f"({free / 2**20:.0f} MiB available)", flush=True)
+    if size > free:
+        raise PyserError(f"{what}: {size / 2**30:.1f} GiB of frames do not fit into {free / 2**30:.1f} GiB; "
+                         "raise --subsample, or write the bottlenecks with --subsampling 3")
+    out, at = np.empty((sum(rows), dim), np.float16), 0
+    for utt, count in zip(utts, rows, strict=True):
+        matrix = load_matrix(feats[utt])[::subsample]
+        if matrix.shape != (count, dim):
+            raise PyserError(f"{utt}: features {matrix.shape}, expected ({count}, {dim}); write all of them with one network")
+        if not np.abs(matrix).max(initial=0.0) <= FLOAT16_MAX:  # also true for NaN
+            raise PyserError(f"{utt}: features that are not finite or above {FLOAT16_MAX:g}; write them again")
+        out[at : at + count] = matrix
+        at += count
+    return Frames(out, np.repeat(np.arange(len(utts)), rows), np.array([classes[utt] for utt in utts], dtype=np.int64))
+
+
+def mean_and_std(feats: np.ndarray, chunk: int = 65536) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of every column (D,), summed in float64; a constant column gets 1."""
+    parts = [feats[i : i + chunk].astype(np.float64) for i in range(0, min(len(feats), chunk), chunk)]
+    shift = parts[0].mean(axis=0)  # about the right place, so that the squares do not cancel
+    total, square = np.zeros(feats.shape[1]), np.zeros(feats.shape[1])
+    for i in range(0, len(feats), chunk):
+        part = feats[i : i + chunk].astype(np.float64) - shift
+        total += part.sum(axis=0)
+        square += (part**2).sum(axis=0)
+    mean = total / len(feats)
+    std = np.sqrt(np.maximum(square / len(feats) - mean**2, 0.0))
+    return mean + shift, np.where(std > 1e-5, std, 1.0)
+
+
+def available_memory() -> int:
+    """Bytes that can be taken without swapping (Linux's estimate, else what is physically there)."""
+    try:
+        with open("/proc/meminfo") as file:
+            return next(1024 * int(line.split()[1]) for line in file if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
