@@ -82,7 +82,7 @@ if wanted 5; then
   pyser chain average --epochs "$average" "$exp/tdnn"
   cp "$mfcc_config" "$exp/tdnn/mfcc.conf"
   for set in $dev_set $test_sets; do
-    once.sh --also "$exp/tdnn/final.safetensors" --also "$data/lang/HLG.pt" "$exp/tdnn/decode_$set/.done" \
+    once.sh --also "$exp/tdnn/final.safetensors" --also "$data/lang/HLG.safetensors" "$exp/tdnn/decode_$set/.done" \
       $cmd "$exp/tdnn/log/decode_$set.log" pyser chain decode --ivectors "$exp/ivectors_$set" "$exp/tdnn" "$data/lang" "$data/$set" "$exp/tdnn/decode_$set"
     echo "  $set: $(grep WER "$exp/tdnn/decode_$set/wer.txt")"
   done

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -93,13 +94,14 @@ class ChainData:
         if not self.training:
             return SimpleCutSampler(self.cuts, max_duration=self.max_duration)
         # A new sampler for each epoch carries no state over from the epochs before: resuming needs nothing saved.
-        buckets = max(2, min(30, len(self.cuts) // 50))
-        sampler = DynamicBucketingSampler(
-            self.cuts, max_duration=self.max_duration, num_buckets=buckets, shuffle=True, seed=self.seed + 7919 * epoch
-        ) if len(self.cuts) > 2 * buckets else SimpleCutSampler(
-            self.cuts, max_duration=self.max_duration, shuffle=True, seed=self.seed + 7919 * epoch
-        )
-        return sampler
+        seed, buckets = self.seed + 7919 * epoch, min(30, len(self.cuts) // 50)
+        if buckets < 2:
+            return SimpleCutSampler(self.cuts, max_duration=self.max_duration, shuffle=True, seed=seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # "eagerly read CutSet": the cuts are few and light
+            return DynamicBucketingSampler(
+                self.cuts, max_duration=self.max_duration, num_buckets=buckets, shuffle=True, seed=seed
+            )
 
     def steps(self) -> int:
         """Batches in the first epoch; others may have a few more or less."""
@@ -146,3 +148,19 @@ def pad(feats: np.ndarray, left: int, right: int) -> np.ndarray:
     """feats (T, D) with its first row repeated `left` times before and its last `right` times after it; a negative
     number takes rows away. Returns (left + T + right, D)."""
     return feats[np.clip(np.arange(-left, len(feats) + right), 0, len(feats) - 1)]
+
+
+def features_of(cut: Any) -> np.ndarray:
+    """Features (T, D) of a cut of pyser.kaldi.manifests.read_cuts."""
+    return load_matrix(cut.features.storage_path)
+
+
+def ivectors_of(cut: Any) -> np.ndarray | None:
+    """Online i-vectors (rows, D) of a cut, one row every few frames; None if it has none."""
+    rxfilename = (cut.custom or {}).get("ivector")
+    return None if rxfilename is None else load_matrix(rxfilename)
+
+
+def text_of(cut: Any) -> str:
+    """Its transcript, words with single spaces; empty if it has none."""
+    return " ".join(" ".join(s.text or "" for s in cut.supervisions).split())

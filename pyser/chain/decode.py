@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from pyser.errors import PyserError
-from pyser.files import write_text
+from pyser.files import read_lines, write_text
 from pyser.scoring.wer import format_wer, score
 
 try:
@@ -67,18 +66,26 @@ def decode(
     from pyser.chain.data import features_of, ivectors_of, text_of
     from pyser.kaldi.manifests import read_cuts
     from pyser.lang.graphs import load_hlg, read_words
+    from pyser.lang.lang import read_tokens
+    from pyser.nn import model_io
     from pyser.nn.compute import compute
     from pyser.nn.model_io import load_tdnnf
 
     config = config or DecodeConfig()
     torch.set_num_threads(config.num_threads)
-    model = load_tdnnf(Path(exp_dir) / "final.safetensors")
+    exp_dir = Path(exp_dir)
+    model = load_tdnnf(exp_dir / "final.safetensors")
+    _, metadata = model_io.read(exp_dir / "final.safetensors")
+    if json.loads(metadata.get("tokens", "[]")) != list(read_tokens(lang_dir)):
+        raise PyserError(f"{lang_dir}/tokens.txt: not the phones that {exp_dir} was trained with; decode with its lang")
+    period = read_period(ivector_dir) if ivector_dir else 10
     hlg, words = load_hlg(lang_dir), read_words(lang_dir)
     hyps: dict[str, str] = {}
     refs: dict[str, str] = {}
     failed: list[str] = []
     for cut in read_cuts(data_dir, ivector_dir):
-        output = compute(model, features_of(cut), ivectors_of(cut), "output", subsampling=3)
+        output = compute(model, features_of(cut), ivectors_of(cut), "output", period, config.frames_per_chunk,
+                         int(metadata["subsampling"]))
         found = best_words(hlg, torch.from_numpy(output).log_softmax(-1), words, config)
         if found is None:
             failed.append(cut.id)
@@ -86,12 +93,25 @@ def decode(
         refs[cut.id] = text_of(cut)
     out_dir = Path(out_dir)
     write_text(out_dir / "hyp.txt", table(hyps))
+    if failed:
+        print(f"{len(failed)} utterances without a path (e.g. {failed[0]}); raise --search-beam", flush=True)
+    if not any(refs.values()):
+        return f"{len(hyps)} utterances decoded, {data_dir} has no transcripts to score them with"
     write_text(out_dir / "ref.txt", table(refs))
     errors, report = score(refs, hyps)
     write_text(out_dir / "wer.txt", report)
-    if failed:
-        print(f"{len(failed)} utterances without a path (e.g. {failed[0]}); raise --search-beam", flush=True)
     return format_wer(errors)
+
+
+def read_period(ivector_dir: str | Path) -> int:
+    """Frames per i-vector row, from the directory's file ivector_period; 10, the default, where there is none."""
+    path = Path(ivector_dir) / "ivector_period"
+    if not path.exists():
+        return 10
+    try:
+        return int(read_lines(path)[0])
+    except (IndexError, ValueError):
+        raise PyserError(f"{path}: expected a whole number; extract the i-vectors again") from None
 
 
 def table(rows: dict[str, str]) -> str:

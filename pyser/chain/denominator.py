@@ -62,7 +62,8 @@ class Denominator:
         y = (y - peak[:, None]).exp()
         last = lengths.to(self.device) - 1
         time = torch.arange(len(y), device=self.device)
-        alphas, scales = [], []
+        alphas: list[Tensor] = []
+        scales: list[Tensor] = []
         for t in range(len(y)):
             alpha = self.initial[:, None] if t == 0 else self.transition @ alphas[-1]
             alpha = alpha * y[t, self.label]  # (E, N)

@@ -95,8 +95,8 @@ class LfMmi:
         warm_up : leave the denominator out, so that the objective is CTC's
 
         loss = (den - num - xent_regularize * sum(num_posteriors * output_xent) + l2/2 * sum(output^2)) / frames.
-        Utterances whose transcript does not fit into their frames contribute nothing and are counted in
-        stats["skipped"]; the other sums are weight (frames), objf (num - den), num, den and xent.
+        Utterances whose transcript does not fit into their frames contribute nothing; stats["skipped"] is the number
+        of their frames. The other sums are weight (frames), objf (num - den), num, den and xent.
         """
         log_probs = output.log_softmax(dim=-1)
         num_graphs = num_graphs.to(self.k2_device)
@@ -127,7 +127,7 @@ class LfMmi:
             "num": float(num_sum),
             "den": float(den_sum),
             "xent": float(xent),
-            "skipped": float((~fits).sum()),
+            "skipped": float(lengths[~fits].sum()),
         }
         return loss, stats
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyser.chain.data import Batch, ChainData, features_of, ivectors_of, select
 from pyser.chain.lfmmi import EXACT_BEAM, LfMmi, LfMmiConfig
 from pyser.chain.schedule import parse_schedule
 from pyser.errors import PyserError
-from pyser.files import read_lines, write_json
+from pyser.files import write_json
 from pyser.nn.tdnnf import TdnnF, TdnnfConfig
 from pyser.training import checkpoints
 from pyser.training.loop import Stats, TrainConfig, set_seed
@@ -71,24 +71,23 @@ class ChainLoss:
         self.lfmmi, self.compiler, self.config, self.device = lfmmi, compiler, config, device
         self.dropout = parse_schedule(config.dropout_schedule)
 
-    def __call__(self, model: nn.Module, batch: Batch, progress: float) -> tuple[Tensor, Stats]:
+    def __call__(self, model: TdnnF, batch: Batch, progress: float) -> tuple[Tensor, Stats]:
         model.set_dropout(self.dropout(progress))
         return self.loss(model, batch, progress < self.config.warmup)
 
-    def loss(self, model: nn.Module, batch: Batch, warm_up: bool = False) -> tuple[Tensor, Stats]:
+    def loss(self, model: TdnnF, batch: Batch, warm_up: bool = False) -> tuple[Tensor, Stats]:
         batch = batch.to(self.device)
         output, xent = model(batch.feats, batch.ivectors, subsampling=self.config.frame_subsampling_factor)
         return self.lfmmi(output, xent, batch.lengths, self.compiler.compile(batch.texts), warm_up)
 
-    def validate(self, model: nn.Module, batches: Iterator[Batch]) -> Stats:
-        """The full objective per frame over a data set; `skipped` stays a count of utterances."""
+    def validate(self, model: TdnnF, batches: Iterator[Batch]) -> Stats:
+        """The full objective over a data set, per frame."""
         sums: Stats = {}
         for batch in batches:
             _, stats = self.loss(model, batch)
             sums = {name: sums.get(name, 0.0) + value for name, value in stats.items()}
-        frames = max(sums.pop("weight"), 1.0)
-        skipped = sums.pop("skipped")
-        return {name: value / frames for name, value in sums.items()} | {"skipped": skipped}
+        frames = max(sums.pop("weight", 0.0), 1.0)
+        return {name: value / frames for name, value in sums.items()}
 
 
 def train(
@@ -106,6 +105,7 @@ def train(
     """
     from pyser.kaldi.manifests import read_cuts
     from pyser.lang.graphs import NumeratorCompiler, load_denominator
+    from pyser.lang.lang import read_tokens
     from pyser.nn.lda import estimate_whitening
 
     torch.set_num_threads(config.num_threads)
@@ -123,23 +123,22 @@ def train(
         sets.append(cuts)
 
     set_seed(config.seed)
-    tokens = read_tokens(lang_dir)
+    tokens = list(read_tokens(lang_dir))  # the network's outputs, blank first
     feat_dim, ivector_dim = dimensions(sets[0][0])
     model = TdnnF(TdnnfConfig(
         feat_dim, ivector_dim, config.dim, config.bottleneck_dim, config.prefinal_dim, config.strides,
         num_pdfs=len(tokens),
     ))
-    data, valid = (
-        ChainData(cuts, model.left_context, model.right_context, subsampling, config.max_duration, config.seed, training)
-        for cuts, training in zip(sets, (True, False), strict=True)
-    )
+    context = model.left_context  # as many frames on the right
+    shape = (context, context, subsampling, config.max_duration, config.seed)
+    data, valid = ChainData(sets[0], *shape, training=True), ChainData(sets[1], *shape, training=False)
     steps = data.steps()
     write_description(exp_dir, config, model.config, tokens)
     if checkpoints.latest(exp_dir / "checkpoints") is None:
         model.set_lda(*estimate_whitening(spliced(model, data)))
     model.to(device)
     parameters = sum(p.numel() for p in model.parameters())
-    print(f"TDNN-F: {parameters} parameters, context -{model.left_context} +{model.right_context} frames, "
+    print(f"TDNN-F: {parameters} parameters, context -{context} +{context} frames, "
           f"{len(tokens)} outputs every {subsampling} frames; denominator: {len(lfmmi.denominator.label)} nodes")
     print(f"{len(data.cuts)} utterances, {sum(cut.duration for cut in data.cuts) / 3600:.2f} h, on {device}: "
           f"{config.num_epochs} epochs of {steps} steps, CTC for the first {100 * config.warmup:g}%", flush=True)
@@ -150,7 +149,7 @@ def train(
     )
 
 
-def constrain_sometimes(model: nn.Module) -> None:
+def constrain_sometimes(model: TdnnF) -> None:
     """The orthonormal constraint, at random in one of CONSTRAIN_EVERY steps: no counter that a resume would lose."""
     if int(torch.randint(CONSTRAIN_EVERY, ())) == 0:
         model.constrain_orthonormal()
@@ -158,25 +157,15 @@ def constrain_sometimes(model: nn.Module) -> None:
 
 def spliced(model: TdnnF, data: ChainData) -> Iterator[Tensor]:
     """Spliced input (N, D, T) of some batches, without the context that only repeats edges."""
-    left, right = model.left_context - 1, model.right_context - 1
+    edge = model.left_context - 1
     for batch in islice(data.batches(0), WHITENING_BATCHES):
-        yield model.splice(batch.feats[:, left : batch.feats.shape[1] - right], batch.ivectors)
+        yield model.splice(batch.feats[:, edge : batch.feats.shape[1] - edge], batch.ivectors)
 
 
 def dimensions(cut: Any) -> tuple[int, int]:
     """Columns of the features and of the i-vectors (0: none) of one utterance."""
     ivectors = ivectors_of(cut)
     return features_of(cut).shape[1], 0 if ivectors is None else ivectors.shape[1]
-
-
-def read_tokens(lang_dir: str | Path) -> list[str]:
-    """The symbols of the network's outputs in order: tokens.txt without disambiguation symbols."""
-    path = Path(lang_dir) / "tokens.txt"
-    rows = [line.split() for line in read_lines(path) if line.strip()]
-    tokens = [row[0] for row in rows if not row[0].startswith("#")]
-    if [int(row[1]) for row in rows[: len(tokens)]] != list(range(len(tokens))):
-        raise PyserError(f"{path}: ids must run from 0, disambiguation symbols last; run pyser lang prepare again")
-    return tokens
 
 
 def write_description(exp_dir: Path, config: ChainConfig, network: TdnnfConfig, tokens: list[str]) -> None:

@@ -170,9 +170,14 @@ class NumeratorCompiler:
 
 
 def decoding_graph(lang_dir: str | Path) -> str:
-    """Compose HLG.pt from L_disambig.pt, G.fst.txt and the topology; return a line about its size."""
+    """Compose HLG from L_disambig.pt, G.fst.txt and the topology; return a line about its size.
+
+    HLG.pt is the graph as icefall reads it, HLG.safetensors (arcs, and the words of each arc as row_splits and values)
+    as `load_hlg` does.
+    """
     k2 = import_k2()
     import torch
+    from safetensors.torch import save_file
 
     lang_dir = Path(lang_dir)
     tokens, words = read_symbols(lang_dir / "tokens.txt"), read_symbols(lang_dir / "words.txt")
@@ -198,13 +203,18 @@ def decoding_graph(lang_dir: str | Path) -> str:
     hlg = k2.compose(topology(lang_dir), graph, inner_labels="tokens")
     hlg = k2.arc_sort(k2.connect(hlg))
     del hlg.tokens
-    with atomic(lang_dir / "HLG.pt") as temporary:
+    with atomic(lang_dir / "HLG.pt") as temporary:  # for icefall; its ragged labels cannot be read without unpickling
         torch.save(hlg.as_dict(), temporary)
+    ragged = isinstance(hlg.aux_labels, k2.RaggedTensor)
+    outputs = hlg.aux_labels if ragged else k2.RaggedTensor(hlg.aux_labels[:, None])
+    with atomic(lang_dir / "HLG.safetensors") as temporary:
+        tensors = {"arcs": hlg.arcs.values(), "row_splits": outputs.shape.row_splits(1), "words": outputs.values}
+        save_file({name: value.contiguous() for name, value in tensors.items()}, str(temporary))
     return f"decoding graph: {hlg.shape[0]} states, {hlg.num_arcs} arcs -> {lang_dir / 'HLG.pt'}"
 
 
 def _load(path: Path) -> Any:
-    """A graph saved by torch.save(fsa.as_dict()). The unpickler may build tensors and k2's ragged tensors, nothing else."""
+    """A graph saved by torch.save(fsa.as_dict()); tensors only are unpickled."""
     import pickle
 
     k2 = import_k2()
@@ -219,8 +229,22 @@ def _load(path: Path) -> Any:
 
 
 def load_hlg(lang_dir: str | Path) -> Any:
-    """The decoding graph."""
-    return _load(Path(lang_dir) / "HLG.pt")
+    """The decoding graph: labels are columns of the output, aux_labels (ragged) words."""
+    k2 = import_k2()
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = Path(lang_dir) / "HLG.safetensors"
+    if not path.exists():
+        raise PyserError(f"{path}: no decoding graph; make it with: pyser lang graph {lang_dir}")
+    try:
+        tensors = load_file(str(path))
+        graph = k2.Fsa(tensors["arcs"])
+    except (SafetensorError, KeyError, RuntimeError) as error:
+        raise PyserError(f"{path}: not a whole graph ({str(error).splitlines()[0][:80]}); make it again") from None
+    shape = k2.ragged.create_ragged_shape2(tensors["row_splits"])
+    graph.aux_labels = k2.RaggedTensor(shape, tensors["words"])
+    return graph
 
 
 def read_words(lang_dir: str | Path) -> dict[int, str]:

@@ -12,6 +12,7 @@ from pyser.errors import PyserError
 from pyser.files import read_lines, write_text
 
 PARTS = ("train", "valid", "test")
+SELECTIONS = ("valid", "last")  # how the epoch was chosen
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ def read_fold(directory: str | Path, name: str) -> Fold:
     lists = {}
     for part in PARTS:
         path = Path(directory) / f"{part}.list"
-        utts = [line.split()[0] for line in read_lines(path) if line.strip()] if part != "valid" or path.exists() else []
+        lines = read_lines(path) if part != "valid" or path.exists() else []
+        utts = [line.split()[0] for line in lines if line.strip()]
         if len(set(utts)) != len(utts):
             raise PyserError(f"{path}: an utterance occurs twice; make the lines unique")
         if not utts and part != "valid":

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from pyser.errors import PyserError
 from pyser.nn import model_io
+from pyser.ser.folds import SELECTIONS
 
 KIND = "pyser frame classifier"
-SELECTIONS = ("valid", "last")
 CHUNK = 16384  # frames per forward pass outside training
 
 
@@ -86,7 +86,9 @@ def utterance_posteriors(model: FrameClassifier, feats: np.ndarray) -> np.ndarra
     with torch.no_grad():
         for chunk in torch.from_numpy(np.ascontiguousarray(feats)).split(CHUNK):
             total += model(chunk.float()).exp().double().sum(dim=0)
-    return (total / total.sum()).numpy()
+    if not bool(torch.isfinite(total).all()):
+        raise PyserError("features that are not finite; write them again")
+    return np.asarray((total / total.sum()).numpy())
 
 
 def save_classifier(path: str | Path, model: FrameClassifier, extra: dict[str, str]) -> None:

@@ -30,7 +30,7 @@ class Frames:
 def load_frames(
     utts: Sequence[str], feats: Mapping[str, str], classes: Mapping[str, int], subsample: int, what: str
 ) -> Frames:
-    """Every `subsample`-th frame of `utts`, from the rxfilenames `feats`. Says beforehand how much memory that takes."""
+    """Every `subsample`-th frame of `utts`, from the rxfilenames `feats`; says beforehand how much memory it takes."""
     rows = [-(-num_rows(feats[utt]) // subsample) for utt in utts]
     dim = load_matrix(feats[utts[0]]).shape[1] if utts else 0
     size, free = 2 * sum(rows) * dim, available_memory()
@@ -43,7 +43,7 @@ def load_frames(
     for utt, count in zip(utts, rows, strict=True):
         matrix = load_matrix(feats[utt])[::subsample]
         if matrix.shape != (count, dim):
-            raise PyserError(f"{utt}: features {matrix.shape}, expected ({count}, {dim}); write all of them with one network")
+            raise PyserError(f"{utt}: features {matrix.shape}, expected ({count}, {dim}); write them again")
         if not np.abs(matrix).max(initial=0.0) <= FLOAT16_MAX:  # also true for NaN
             raise PyserError(f"{utt}: features that are not finite or above {FLOAT16_MAX:g}; write them again")
         out[at : at + count] = matrix

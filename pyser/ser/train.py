@@ -166,7 +166,7 @@ def _write_posteriors(path: Path, model: FrameClassifier, utts: Sequence[str], f
             posteriors = utterance_posteriors(model, load_matrix(feats[utt]))
         except PyserError as error:
             raise PyserError(f"{utt}: {error}") from None
-        lines.append(f"{utt} {' '.join(f'{p:.6f}' for p in posteriors)}\n")
+        lines.append(f"{utt} {' '.join(f'{p:.8g}' for p in posteriors)}\n")
     write_text(path, "".join(lines))
 
 
@@ -182,10 +182,11 @@ def _settings(
                    if then["config"].get(name) != now[name]]
         changed += [f"labels {' '.join(then['labels'])} -> {' '.join(labels)}"] if then["labels"] != labels else []
         if changed:
-            raise PyserError(f"{exp_dir}: made with other settings ({', '.join(changed)}); delete it or use another directory")
+            raise PyserError(f"{exp_dir}: made with other settings ({', '.join(changed)}); delete it or use another")
     info = folds_dir / "info.json"
     about = json.loads("\n".join(read_lines(info))) if info.exists() else {}
-    write_json(path, {"config": asdict(config), "labels": labels, "folds": asked, "data": str(data_dir), "about": about})
+    settings = {"config": asdict(config), "labels": labels, "folds": asked, "data": str(data_dir), "about": about}
+    write_json(path, settings)
 
 
 def _features_digest(fold: Fold, feats: Mapping[str, str]) -> str:

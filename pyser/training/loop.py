@@ -20,6 +20,7 @@ from pyser.files import write_json
 from pyser.training import checkpoints
 
 Batch = TypeVar("Batch")
+Model = TypeVar("Model", bound=nn.Module)
 Stats = dict[str, float]
 REPORT_SECONDS = 10.0
 
@@ -55,15 +56,15 @@ def set_seed(seed: int) -> None:
 
 
 def train(
-    model: nn.Module,
+    model: Model,
     batches: Callable[[int], Iterable[Batch]],
     steps_per_epoch: int,
-    loss_fn: Callable[[nn.Module, Batch, float], tuple[Tensor, Stats]],
+    loss_fn: Callable[[Model, Batch, float], tuple[Tensor, Stats]],
     out_dir: str | Path,
     config: TrainConfig,
     *,
-    valid_fn: Callable[[nn.Module], Stats] | None = None,
-    after_step: Callable[[nn.Module], None] | None = None,
+    valid_fn: Callable[[Model], Stats] | None = None,
+    after_step: Callable[[Model], None] | None = None,
     describe: Callable[[Batch], str] = str,
 ) -> list[dict[str, float]]:
     """Train `model` in place and return one row of figures per epoch.
@@ -114,15 +115,15 @@ def train(
 
 
 def _train_epoch(
-    model: nn.Module,
+    model: Model,
     optimizer: torch.optim.Optimizer,
     parameters: list[nn.Parameter],
     batches: Iterable[Batch],
     steps_per_epoch: int,
-    loss_fn: Callable[[nn.Module, Batch, float], tuple[Tensor, Stats]],
+    loss_fn: Callable[[Model, Batch, float], tuple[Tensor, Stats]],
     epoch: int,
     config: TrainConfig,
-    after_step: Callable[[nn.Module], None] | None,
+    after_step: Callable[[Model], None] | None,
     describe: Callable[[Batch], str],
 ) -> dict[str, float]:
     """One pass over `batches`; returns averages and the learning rate at its end."""

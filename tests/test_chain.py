@@ -1,0 +1,182 @@
+"""The chain from features to words on a toy language whose phones are far apart; and its parts."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+k2 = pytest.importorskip("k2", reason="needs k2 (default stack)")
+
+from pyser.chain.average import average  # noqa: E402
+from pyser.chain.data import ChainData, select, text_of  # noqa: E402
+from pyser.chain.decode import DecodeConfig, best_words  # noqa: E402
+from pyser.chain.lfmmi import LfMmi, total_scores  # noqa: E402
+from pyser.chain.train import ChainConfig, train  # noqa: E402
+from pyser.cli import cli  # noqa: E402
+from pyser.config import write_conf  # noqa: E402
+from pyser.errors import PyserError  # noqa: E402
+from pyser.kaldi.manifests import read_cuts  # noqa: E402
+from pyser.kaldi.tables import MatrixWriter  # noqa: E402
+from pyser.lang import graphs, lang  # noqa: E402
+from pyser.nn import model_io  # noqa: E402
+
+LEXICON = {"ba": "B A", "bi": "B I", "ab": "A B", "dib": "D I B", "dada": "D A D A", "!SIL": "SIL", "<UNK>": "SPN"}
+WORDS = ["ba", "bi", "ab", "dib", "dada"]
+PHONES = ["SIL", "A", "B", "D", "I"]
+FEAT_DIM, IVECTOR_DIM = 6, 3
+CONFIG = ChainConfig(dim=48, bottleneck_dim=16, prefinal_dim=24, strides=(1, 0, 3), num_epochs=12, lr_initial=1e-2,
+                     lr_final=2e-3, max_duration=12.0, warmup=0.3, dropout_schedule="0,0.1@0.5,0", seed=1)
+
+
+def write_data(directory, num, seed):
+    """A data directory of random sentences; a phone is a Gaussian blob of 6 to 12 frames, coloured by the speaker."""
+    rng = np.random.default_rng(seed)
+    means = 3 * np.random.default_rng(99).standard_normal((len(PHONES), FEAT_DIM))
+    directory.mkdir(parents=True)
+    lines = {name: [] for name in ("text", "utt2spk", "spk2utt", "wav.scp", "utt2num_frames", "utt2dur")}
+    with MatrixWriter(f"ark,scp:{directory}/feats.ark,{directory}/feats.scp", compress=False) as feats, MatrixWriter(
+        f"ark,scp:{directory}/iv/iv.ark,{directory}/iv/ivector_online.scp", compress=False
+    ) as ivectors:
+        for n in range(num):
+            utt = f"s{n:03d}-u{n:03d}"
+            words = [WORDS[i] for i in rng.integers(len(WORDS), size=rng.integers(1, 5))]
+            phones = ["SIL", *(p for w in words for p in LEXICON[w].split()), "SIL"]
+            colour = rng.standard_normal(IVECTOR_DIM)
+            rows = np.concatenate([np.tile(means[PHONES.index(p)], (rng.integers(6, 13), 1)) for p in phones])
+            rows = rows + 0.5 * rng.standard_normal(rows.shape)
+            rows[:, :IVECTOR_DIM] += colour
+            feats.write(utt, rows)
+            ivectors.write(utt, np.tile(colour, (-(-len(rows) // 10), 1)))
+            row = {"text": " ".join(words), "utt2spk": utt[:4], "wav.scp": f"/nowhere/{utt}.wav",
+                   "utt2num_frames": len(rows), "utt2dur": round(0.01 * len(rows) + 0.015, 3)}
+            for name, value in row.items():
+                lines[name].append(f"{utt} {value}\n")
+            lines["spk2utt"].append(f"{utt[:4]} {utt}\n")
+    for name, content in lines.items():
+        (directory / name).write_text("".join(content))
+    (directory / "iv" / "ivector_period").write_text("10\n")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    root = tmp_path_factory.mktemp("toy")
+    write_data(root / "train", 60, seed=1)
+    write_data(root / "test", 15, seed=2)
+    (root / "dict").mkdir()
+    (root / "dict/lexicon.txt").write_text("".join(f"{w} {p}\n" for w, p in sorted(LEXICON.items())))
+    lang.prepare(root / "dict", root / "lang")
+    graphs.phone_lm(root / "lang", root / "train", 2)
+    graphs.word_lm(root / "lang", [str(root / "train")], 2)
+    graphs.decoding_graph(root / "lang")
+    return root
+
+
+def run(root, exp, config=CONFIG):
+    return train(root / "train", root / "test", root / "lang", root / "train/iv", root / "test/iv", exp, config)
+
+
+def test_learns_to_decode(toy, tmp_path):
+    """The recipe's three commands."""
+    exp = tmp_path / "exp"
+    (tmp_path / "tdnn.conf").write_text(write_conf(CONFIG))
+
+    def command(*words):
+        result = CliRunner().invoke(cli, ["chain", *map(str, words)], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    lists = toy / "train", toy / "test", toy / "lang", toy / "train/iv", toy / "test/iv"
+    assert "parameters" in command("train", "--conf", tmp_path / "tdnn.conf", *lists, exp)
+    history = json.loads((exp / "history.json").read_text())
+    assert history[-1]["valid_objf"] > -0.1 and history[-1]["valid_skipped"] == 0
+    assert history[0]["den"] == 0 and history[-1]["den"] < 0  # warm-up, then the whole objective
+    assert "epochs 11 12" in command("average", "--epochs", 2, exp)
+    line = command("decode", "--ivectors", toy / "test/iv", exp, toy / "lang", toy / "test", exp / "decode").strip()
+    assert float(line.split()[1]) < 10
+    assert line in (exp / "decode/wer.txt").read_text()
+    assert (exp / "decode/ref.txt").read_text() == (toy / "test/text").read_text()
+    assert len((exp / "decode/hyp.txt").read_text().splitlines()) == 15
+    _, metadata = model_io.read(exp / "final.safetensors")
+    assert metadata["subsampling"] == "3" and json.loads(metadata["averaged"]) == [11, 12]
+
+
+def test_resume_is_exact(toy, tmp_path):
+    config = ChainConfig(**{**vars(CONFIG), "num_epochs": 3})
+    run(toy, tmp_path / "a", config)
+    run(toy, tmp_path / "b", config)
+    (tmp_path / "b/checkpoints/epoch-3.pt").unlink()
+    (tmp_path / "b/checkpoints/epoch-2.pt").unlink()
+    run(toy, tmp_path / "b", config)
+    average(tmp_path / "a", 1)
+    average(tmp_path / "b", 1)
+    one, other = (model_io.read(tmp_path / x / "final.safetensors")[0] for x in "ab")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    with pytest.raises(PyserError, match="another network"):
+        run(toy, tmp_path / "a", ChainConfig(**{**vars(config), "dim": 32}))
+
+
+def test_graphs_agree(toy):
+    """Real graphs: the denominator bounds the numerator, and k2 and our own recursion agree on it."""
+    compiler, lfmmi = graphs.NumeratorCompiler(toy / "lang"), LfMmi(graphs.load_denominator(toy / "lang"))
+    num_tokens = len(lang.read_tokens(toy / "lang"))
+    y = torch.randn(3, 40, num_tokens, generator=torch.Generator().manual_seed(0)).mul(2).log_softmax(-1)
+    lengths = torch.tensor([40, 22, 31])
+    num, _ = total_scores(compiler.compile(["ba dib", "dada", "ab ab ab"]), y, lengths, 1000.0)
+    den, _ = lfmmi.denominator(y, lengths)
+    assert (num < den).all()
+    torch.testing.assert_close(den, total_scores(lfmmi.den_graph, y, lengths, 1000.0)[0], atol=1e-4, rtol=0)
+
+
+def test_best_words_of_ideal_outputs(toy):
+    hlg, words, tokens = graphs.load_hlg(toy / "lang"), graphs.read_words(toy / "lang"), lang.read_tokens(toy / "lang")
+    spoken = ["SIL", "D", "I", "B", "<eps>", "B", "A", "SIL"]
+    log_probs = torch.full((len(spoken), len(tokens)), -20.0)
+    for t, phone in enumerate(spoken):
+        log_probs[t, tokens[phone]] = -0.01
+    assert best_words(hlg, log_probs, words, DecodeConfig()) == ["dib", "ba"]
+    assert best_words(hlg, log_probs[:1], words, DecodeConfig(search_beam=1.0, min_active=0)) in (None, [])
+
+
+def data_of(toy, training, seed=0):
+    return ChainData(read_cuts(toy / "train", toy / "train/iv"), 5, 4, 3, 10.0, seed, training)
+
+
+def test_batches(toy):
+    data = data_of(toy, training=True)
+    batches = list(data.batches(1))
+    assert sorted(utt for b in batches for utt in b.ids) == sorted(data.cuts.ids)
+    assert abs(len(batches) - data.steps()) == 0
+    for b in batches:
+        assert b.feats.shape == (len(b.ids), 5 + 3 * int(b.lengths.max()) + 4, FEAT_DIM)
+        assert b.ivectors.shape == (len(b.ids), IVECTOR_DIM)
+    again = list(data_of(toy, training=True).batches(1))
+    assert all(torch.equal(a.feats, b.feats) and a.texts == b.texts for a, b in zip(batches, again, strict=True))
+    assert [b.ids for b in data.batches(2)] != [b.ids for b in batches]
+    assert [b.ids for b in data_of(toy, True, seed=1).batches(1)] != [b.ids for b in batches]
+
+
+def test_padding_repeats_edges(toy):
+    data = data_of(toy, training=False)
+    batch = next(data.batches(0))
+    cut = data.cuts[0]
+    assert batch.ids[0] == cut.id and batch.texts[0] == text_of(cut) and batch.lengths[0] == -(-cut.num_frames // 3)
+    feats = batch.feats[0]
+    assert torch.equal(feats[:5], feats[5].expand(5, -1))
+    tail = feats[5 + cut.num_frames - 1 :]
+    assert torch.equal(tail, tail[:1].expand_as(tail)) and not torch.equal(feats[5], feats[6])
+
+
+def test_select(toy):
+    cuts = read_cuts(toy / "train", toy / "train/iv")
+    longest = max(cut.duration for cut in cuts)
+    kept, line = select(cuts, longest - 1e-6, 3, lambda text: 2, max_dropped=0.5)
+    assert len(kept) == len(cuts) - 1 and "longer than" in line
+    with pytest.raises(PyserError, match="too short for their phones"):
+        select(cuts, 100.0, 3, lambda text: 10_000)
+    with pytest.raises(PyserError, match="without words"):
+        select(cuts, 100.0, 3, lambda text: None)
