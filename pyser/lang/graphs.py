@@ -15,7 +15,7 @@ from pyser.files import atomic, read_lines, write_text
 from pyser.kaldi.datadir import read_table
 from pyser.lang.lang import import_k2, read_symbols, read_tokens
 from pyser.lang.lexicon import SILENCE, UNKNOWN_WORD, Lexicon, read_lexicon
-from pyser.lang.ngram import BOS, EOS, Ngram, estimate
+from pyser.lang.ngram import BOS, EOS, Gram, Ngram, estimate
 
 
 def transcripts(source: str | Path) -> list[list[str]]:
@@ -49,7 +49,7 @@ def phone_lm_fst(model: Ngram, tokens: dict[str, int]) -> str:
     history that is a state. Each path has the model's exact probability (a backoff arc would count paths twice)."""
     phones = [symbol for symbol, number in tokens.items() if number > 0]
     length = model.order - 1
-    histories = {(BOS,) if length else ()}
+    histories: set[Gram] = {(BOS,) if length else ()}
     histories |= {gram for gram in model.backoff if len(gram) <= length} | {()} | {(p,) for p in phones if length}
     states = {history: number for number, history in enumerate(sorted(histories, key=lambda h: (h != (BOS,), h)))}
     lines, final = [], []

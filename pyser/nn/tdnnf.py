@@ -64,9 +64,9 @@ class Affine(nn.Conv1d):
     def __init__(self, inputs: int, outputs: int, stride: int = 0, bias: bool = True, zero: bool = False):
         self.stride_of_taps = stride
         super().__init__(inputs, outputs, kernel_size=2 if stride else 1, bias=bias)
-        nn.init.zeros_(self.weight) if zero else nn.init.normal_(self.weight, std=(inputs * self.kernel_size[0]) ** -0.5)
+        nn.init.normal_(self.weight, std=0.0 if zero else (inputs * self.kernel_size[0]) ** -0.5)
         if self.bias is not None:
-            nn.init.zeros_(self.bias) if zero else nn.init.normal_(self.bias)
+            nn.init.normal_(self.bias, std=0.0 if zero else 1.0)
 
     def forward(self, x: Tensor, thinning: int = 1) -> Tensor:
         """(N, inputs, T) -> (N, outputs, T - stride / thinning), the frames of x being `thinning` apart."""
@@ -164,7 +164,10 @@ class TdnnF(nn.Module):
         """Frames needed before the first output frame (as many as after the last)."""
         return 1 + sum(self.config.strides)
 
-    right_context = left_context
+    @property
+    def right_context(self) -> int:
+        """As many frames are needed after the last output frame."""
+        return self.left_context
 
     def set_dropout(self, proportion: float) -> None:
         """Dropout proportion of every layer, in [0, 0.5]."""
@@ -225,7 +228,10 @@ class TdnnF(nn.Module):
     def forward(self, x: Tensor, ivector: Tensor | None, subsampling: int = 1) -> tuple[Tensor, Tensor]:
         """x (N, left_context + T + right_context, feat_dim), ivector (N, ivector_dim) or None ->
         output (N, ceil(T / subsampling), num_pdfs), not normalised, and output-xent, log-softmaxed."""
-        outputs = {name: value for name, _, _, value in self.nodes(x, ivector, subsampling) if name.startswith("output")}
+        outputs = {}
+        for name, _, _, value in self.nodes(x, ivector, subsampling):
+            if name in ("output", "output-xent"):
+                outputs[name] = value
         return outputs["output"].transpose(1, 2), outputs["output-xent"].transpose(1, 2)
 
     def node(self, x: Tensor, ivector: Tensor | None, name: str, subsampling: int = 1) -> Tensor:
