@@ -1,0 +1,107 @@
+"""The i-vector extractor: Gaussian g's mean for i-vector x is M_g x (ivector/ivector-extractor.cc).
+
+The prior of x is N(prior_offset e_0, I). An utterance's statistics make x the solution of `quadratic x = linear`:
+
+    linear    = prior_offset e_0 + sum_t sum_g post_tg (M_g' Sigma_g^-1 x_t)
+    quadratic =        I         + sum_t sum_g post_tg (M_g' Sigma_g^-1 M_g)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from scipy.sparse import csr_matrix
+
+from pyser.kaldi.binary import Reader, Writer
+
+
+@dataclass(frozen=True)
+class IvectorExtractor:
+    """projections M (G, D, S), sigma_inv (G, D, D), weights (G,), all float64; S is the i-vector's dimension."""
+
+    projections: np.ndarray
+    sigma_inv: np.ndarray
+    weights: np.ndarray
+    prior_offset: float
+
+    @property
+    def dim(self) -> int:
+        return int(self.projections.shape[2])
+
+    @cached_property
+    def sigma_inv_m(self) -> np.ndarray:
+        """Sigma_g^-1 M_g, (G, D, S)."""
+        return self.sigma_inv @ self.projections
+
+    @cached_property
+    def quadratics(self) -> np.ndarray:
+        """M_g' Sigma_g^-1 M_g as packed lower triangles, (G, S (S + 1) / 2)."""
+        rows, cols = np.tril_indices(self.dim)
+        return np.stack([(m.T @ sm)[rows, cols] for m, sm in zip(self.projections, self.sigma_inv_m, strict=True)])
+
+    @cached_property
+    def unpack(self) -> np.ndarray:
+        """(S, S): where each element of a symmetric matrix lies in its packed form."""
+        rows, cols = np.indices((self.dim, self.dim))
+        high, low = np.maximum(rows, cols), np.minimum(rows, cols)
+        return high * (high + 1) // 2 + low
+
+    def statistics(
+        self, feats: np.ndarray, indices: np.ndarray, post: np.ndarray, ends: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Statistics of consecutive blocks of frames, without the prior.
+
+        feats (T, D); indices, post (T, K) of the UBM's posteriors, scaled; block b ends before frame ends[b] and begins
+        where the one before it ends, block 0 at frame 0. Returns counts (B,), linear (B, S), quadratic (B, packed).
+        """
+        num_gauss, dim, _ = self.projections.shape
+        frames, k = indices.shape
+        ends = np.concatenate([[0], ends])
+        # In CSR a column may occur twice in a row, so frames are summed into blocks by where the rows end.
+        gaussians = csr_matrix((post.ravel(), indices.ravel(), ends * k), shape=(len(ends) - 1, num_gauss))
+        columns = indices[:, :, None] * dim + np.arange(dim)
+        first = csr_matrix(((post[:, :, None] * feats[:, None]).ravel(), columns.ravel(), ends * k * dim),
+                           shape=(len(ends) - 1, num_gauss * dim))
+        linear = first @ self.sigma_inv_m.reshape(num_gauss * dim, -1)
+        return np.asarray(gaussians.sum(1)).ravel(), linear, gaussians @ self.quadratics
+
+
+def read_extractor(path: str | Path) -> IvectorExtractor:
+    """A binary final.ie. Extractors with i-vector dependent weights (<w> not empty) are refused."""
+    reader = Reader(path)
+    reader.expect("<IvectorExtractor>", "<w>")
+    if reader.matrix().size:
+        raise reader.fail("an extractor trained with --use-weights=false (as the online recipes do)")
+    reader.expect("<w_vec>")
+    weights = reader.vector()
+    reader.expect("<M>")
+    projections = np.stack([reader.matrix() for _ in range(reader.int32())])
+    reader.expect("<SigmaInv>")
+    sigma_inv = np.stack([reader.symmetric() for _ in range(len(projections))])
+    reader.expect("<IvectorOffset>")
+    offset = reader.real()
+    reader.expect("</IvectorExtractor>")
+    return IvectorExtractor(projections, sigma_inv, weights, offset)
+
+
+def write_extractor(extractor: IvectorExtractor, path: str | Path) -> None:
+    """Write Kaldi's binary final.ie (float64)."""
+    writer = Writer()
+    writer.token("<IvectorExtractor>", "<w>")
+    writer.matrix(np.zeros((0, 0)))
+    writer.token("<w_vec>")
+    writer.vector(extractor.weights)
+    writer.token("<M>")
+    writer.int32(len(extractor.projections))
+    for projection in extractor.projections:
+        writer.matrix(projection)
+    writer.token("<SigmaInv>")
+    for sigma_inv in extractor.sigma_inv:
+        writer.symmetric(sigma_inv)
+    writer.token("<IvectorOffset>")
+    writer.double(extractor.prior_offset)
+    writer.token("</IvectorExtractor>")
+    writer.save(path)
