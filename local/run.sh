@@ -4,7 +4,7 @@
 # JOB in the log's name and in the command becomes the job's number; a job that fails makes run.sh fail and names its
 # log. Jobs run side by side on this machine, as many at once as it has processors (or --max-jobs-run).
 set -u
-max_jobs=$(nproc)
+max_jobs=$(env -u OMP_NUM_THREADS nproc)  # (nproc counts threads, the steps set one for each job)
 while [[ ${1:-} == --* ]]; do
   [ $# -ge 2 ] || { echo "run.sh: option $1 needs a value" >&2; exit 1; }
   case "$1" in

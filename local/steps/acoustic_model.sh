@@ -27,11 +27,13 @@ help_message="usage: $0 [--stage 0] [--stop-stage 5] [--corpus DIR] [--nj N] [--
 set -euo pipefail
 trap 'echo "$0: stopped at line $LINENO (stage $at); mend what the line above says and run it again with --stage $at" >&2' ERR
 
+test_sets=${test_sets:-$(for directory in ${test:-}; do basename "$directory"; done | xargs)}  # egs/kaldi_dir gives --test
+
 announce() { at=$1; echo "$(date +%H:%M:%S) stage $1: $2"; }
 wanted() { [ "$stage" -le "$1" ] && [ "$stop_stage" -ge "$1" ]; }
 at=$stage
-train=$train_set
-if $speed_perturb; then train=${train_set}_sp; fi
+fit_set=$train_set
+if $speed_perturb; then fit_set=${train_set}_sp; fi
 
 if wanted 0; then
   announce 0 "prepare the corpus"
@@ -39,22 +41,23 @@ if wanted 0; then
 fi
 
 if wanted 1; then
-  announce 1 "features: 40-d hires MFCC of $train, $dev_set and $test_sets"
+  announce 1 "features: 40-d hires MFCC of $fit_set, $dev_set and $test_sets"
   if $speed_perturb; then
-    once.sh "$data/.done/speed" pyser data perturb-speed --factors 0.9,1.0,1.1 "$data/$train_set" "$data/${train}_clean"
-    once.sh "$data/.done/volume" pyser data perturb-volume "$data/${train}_clean" "$data/$train"
+    once.sh "$data/.done/speed" pyser data perturb-speed --factors 0.9,1.0,1.1 "$data/$train_set" "$data/${fit_set}_clean"
+    once.sh "$data/.done/volume" pyser data perturb-volume "$data/${fit_set}_clean" "$data/$fit_set"
   fi
-  for set in $train $dev_set $test_sets; do
+  for set in $fit_set $dev_set $test_sets; do
     make_mfcc.sh --nj "$nj" --cmd "$cmd" --mfcc-config "$mfcc_config" --max-dropped "$max_dropped" "$data/$set" "$exp/make_mfcc" "$exp/mfcc"
   done
 fi
 
 if wanted 2; then
   announce 2 "i-vectors: UBM of $num_gauss Gaussians, $ivector_dim-d extractor; extraction every 10 frames"
-  once.sh --also "$data/$train/feats.scp" "$exp/ivector_extractor/.done" \
+  once.sh --also "$data/$fit_set/feats.scp" "$exp/ivector_extractor/.done" \
     $cmd "$exp/ivector_extractor/log/train.log" pyser ivector train --num-gauss "$num_gauss" --ivector-dim "$ivector_dim" --num-iters "$ivector_iters" \
-    "$data/$train" "$exp/ivector_extractor"
-  for set in $train $dev_set $test_sets; do
+    "$data/$fit_set" "$exp/ivector_extractor"
+  extract_ivectors_online.sh --nj "$nj" --cmd "$cmd" --utts-per-spk-max 2 "$data/$fit_set" "$exp/ivector_extractor" "$exp/ivectors_$fit_set"
+  for set in $dev_set $test_sets; do
     extract_ivectors_online.sh --nj "$nj" --cmd "$cmd" "$data/$set" "$exp/ivector_extractor" "$exp/ivectors_$set"
   done
 fi
@@ -71,15 +74,15 @@ fi
 
 if wanted 4; then
   announce 4 "train the TDNN-F with LF-MMI (log: $exp/tdnn/log/train.log)"
-  once.sh --also "$data/$train/feats.scp" "$exp/tdnn/.done" \
-    $cmd "$exp/tdnn/log/train.log" pyser chain train --conf "$tdnn_config" "$data/$train" "$data/$dev_set" "$data/lang" \
-    "$exp/ivectors_$train" "$exp/ivectors_$dev_set" "$exp/tdnn"
+  once.sh --also "$data/$fit_set/feats.scp" "$exp/tdnn/.done" \
+    $cmd "$exp/tdnn/log/train.log" pyser chain train --conf "$tdnn_config" "$data/$fit_set" "$data/$dev_set" "$data/lang" \
+    "$exp/ivectors_$fit_set" "$exp/ivectors_$dev_set" "$exp/tdnn"
   grep -v '^#' "$exp/tdnn/log/train.log" | grep -i epoch | tail -n 3 || true
 fi
 
 if wanted 5; then
   announce 5 "average the last $average epochs, decode $dev_set $test_sets"
-  pyser chain average --epochs "$average" "$exp/tdnn"
+  once.sh --also "$exp/tdnn/history.json" "$exp/tdnn/.done.average" pyser chain average --epochs "$average" "$exp/tdnn"
   cp "$mfcc_config" "$exp/tdnn/mfcc.conf"
   for set in $dev_set $test_sets; do
     once.sh --also "$exp/tdnn/final.safetensors" --also "$data/lang/HLG.safetensors" "$exp/tdnn/decode_$set/.done" \

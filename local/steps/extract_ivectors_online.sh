@@ -4,8 +4,9 @@ nj=4
 cmd=run.sh
 period=10
 max_count=0
+utts_per_spk_max=  # split speakers into pseudo-speakers of so many utterances (2 for training, as Kaldi's recipes do)
 carry_over=true  # false: every utterance starts fresh, nothing is learnt from the speaker's other utterances
-help_message="usage: extract_ivectors_online.sh [--nj 4] [--cmd run.sh] [--period 10] [--max-count 0] [--carry-over true] <data-dir> <extractor-dir> <ivector-dir>"
+help_message="usage: extract_ivectors_online.sh [--nj 4] [--cmd run.sh] [--period 10] [--max-count 0] [--utts-per-spk-max N] [--carry-over true] <data-dir> <extractor-dir> <ivector-dir>"
 . parse_options.sh || exit 1
 [ $# -eq 3 ] || { echo "$help_message" >&2; exit 1; }
 set -euo pipefail
@@ -13,6 +14,7 @@ data=$1 extractor=$2 out=$3
 split=$(split_data.sh --nj "$nj" "$data"); nj=$(basename "$split"); nj=${nj#split}
 speakers=()
 if $carry_over; then speakers=(--spk2utt "$split/JOB/spk2utt"); fi
+if [ -n "$utts_per_spk_max" ]; then speakers+=(--utts-per-spk-max "$utts_per_spk_max"); fi
 export OMP_NUM_THREADS=1  # one thread a job: the jobs are the parallelism
 $cmd JOB=1:"$nj" "$out/log/extract_ivectors.JOB.log" \
   once.sh "$out/.done.JOB" \

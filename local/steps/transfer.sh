@@ -75,7 +75,7 @@ for seed in $seeds; do
     i_vectors=carry-over
     if ! $carry_over; then i_vectors=per-utterance; fi
     pyser ser package-frontend --node "$node" --subsampling "$subsampling" --frames-per-chunk "$frames_per_chunk" \
-      --extractor "$am/ivector_extractor" "$ser" "$model" "$am/tdnn/mfcc.conf"
+      --extractor "$am/ivector_extractor" --ivector-mode "$i_vectors" "$ser" "$model" "$am/tdnn/mfcc.conf"
   fi
   if wanted 5; then
     announce 5 "score (seed $seed)"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pyser.errors import Dropped, PyserError
-from pyser.files import write_text
+from pyser.files import write_json, write_text
 from pyser.kaldi.manifests import recording, write_data_dir
 
 
@@ -28,13 +28,14 @@ class Utterance:
 
 @dataclass(frozen=True)
 class Corpus:
-    """groups: speakers of each test fold, empty for a corpus without folds; notes: what differs from the full corpus."""
+    """groups: speakers of each test fold; notes: what differs from the full corpus; info: what to say with results."""
 
     name: str
     utterances: Sequence[Utterance]
     groups: Sequence[Sequence[str]]
     about: str
-    notes: Sequence[str] = field(default_factory=tuple)
+    notes: Sequence[str] = ()
+    info: dict[str, str] = field(default_factory=dict)
 
 
 def existing(corpus_dir: str | Path, hint: str) -> Path:
@@ -70,12 +71,12 @@ def write_corpus(corpus: Corpus, data_dir: str | Path, max_dropped: float = 0.05
                                                gender=one.gender, custom=custom or None))
     closing = [corpus.about, *corpus.notes, dropped.finish(len(corpus.utterances))]
     save(corpus.name, RecordingSet.from_recordings(recordings), SupervisionSet.from_segments(supervisions), data_dir)
-    if corpus.groups:
-        speaker_of = {one.id: one.speaker for one in supervisions}
-        write_folds(speaker_of, corpus.groups, Path(data_dir) / corpus.name / "folds")
-        emotions = Counter(one.custom["emotion"] for one in supervisions if one.custom)
-        closing.append(f"{corpus.name}: {len(corpus.groups)} speaker-independent folds; "
-                       + ", ".join(f"{label} {count}" for label, count in sorted(emotions.items())))
+    folds = Path(data_dir) / corpus.name / "folds"
+    write_folds({one.id: one.speaker for one in supervisions}, corpus.groups, folds)
+    write_json(folds / "info.json", {"corpus": corpus.name, **corpus.info})
+    emotions = Counter(one.custom["emotion"] for one in supervisions if one.custom)
+    closing.append(f"{corpus.name}: {len(corpus.groups)} speaker-independent folds; "
+                   + ", ".join(f"{label} {count}" for label, count in sorted(emotions.items())))
     return "\n".join(closing)
 
 

@@ -80,7 +80,7 @@ def prepare_iemocap(corpus_dir: str | Path, label_set: str = "5531", subset: str
     if subset == "all" and counts != COUNTS[label_set]:
         wanted, here = (" ".join(f"{k} {v}" for k, v in sorted(c.items())) for c in (COUNTS[label_set], counts))
         notes.append(f"iemocap: NOT the full corpus: {here}, the full one has {wanted}")
-    return Corpus("iemocap", utterances, FOLDS, ABOUT, notes)
+    return Corpus("iemocap", utterances, FOLDS, ABOUT, notes, {"label_set": label_set, "subset": subset})
 
 
 def _summaries(path: Path) -> list[tuple[str, ...]]:

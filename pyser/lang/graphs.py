@@ -7,6 +7,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -85,11 +89,26 @@ def word_lm(lang_dir: str | Path, sources: list[str], order: int = 3) -> str:
         import kaldilm
     except ImportError:
         raise PyserError("needs kaldilm: run local/install.sh") from None
-    fst = kaldilm.arpa2fst(input_arpa=str(lang_dir / "G.arpa"), disambig_symbol="#0",
-                           read_symbol_table=str(lang_dir / "words.txt"), max_order=order)
+    with _silent_stderr():
+        fst = kaldilm.arpa2fst(input_arpa=str(lang_dir / "G.arpa"), disambig_symbol="#0",
+                               read_symbol_table=str(lang_dir / "words.txt"), max_order=order)
     write_text(lang_dir / "G.fst.txt", fst)
     return f"word LM: order {order}, {len(model.vocab)} words, {len(model.prob)} n-grams, " \
            f"training perplexity {model.perplexity(sentences):.1f}"
+
+
+@contextlib.contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """kaldilm logs each section it reads, from C++."""
+    sys.stderr.flush()
+    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(null)
 
 
 def topology(lang_dir: str | Path) -> Any:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -202,7 +203,10 @@ class TdnnF(nn.Module):
         yield "lda", left, thinning, x
         for number, stride in enumerate((0, *self.config.strides), start=1):
             left -= stride
-            block = self._tdnn1(x) if number == 1 else self.layers[number - 2].nodes(x, f"tdnnf{number}", thinning)
+            if number == 1:
+                block = self._tdnn1(x)
+            else:
+                block = cast(TdnnfLayer, self.layers[number - 2]).nodes(x, f"tdnnf{number}", thinning)
             for name, x in block:
                 yield name, left // thinning, thinning, x
             rest = self.config.strides[number - 1 :]

@@ -7,7 +7,8 @@ cd "$(dirname "$0")" || exit 1
 . ./path.sh || exit 1
 . ./cmd.sh
 train= dev= test= lexicon=cmudict
-train_set=train dev_set=dev test_sets=
+train_set=train dev_set=dev
+test_sets=
 
 prepare() {
   local directory

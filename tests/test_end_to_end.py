@@ -1,0 +1,107 @@
+"""The recipes themselves on corpora of a minute: transcribed speech in, emotion scores out, and a prediction."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import soundfile
+import tiny_corpus
+from scipy.signal import resample_poly
+
+pytest.importorskip("k2", reason="needs k2 (default stack)")
+ROOT = Path(__file__).parent.parent
+TDNN = """--dim=48
+--bottleneck-dim=16
+--prefinal-dim=24
+--strides=1,0,3
+--num-epochs=8
+--lr-initial=1e-2
+--lr-final=1e-3
+--max-duration=15
+--warmup=0.3
+--dropout-schedule=0,0@0.20,0.1@0.50,0
+"""
+SER = "--hidden-dim=32\n--num-epochs=12\n--lr-initial=3e-3\n--batch-frames=256\n"
+
+
+def recipe(script, *options, ok=True):
+    """Run a recipe's run.sh in this very environment."""
+    environment = dict(os.environ, PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    done = subprocess.run([str(ROOT / "egs" / script), *map(str, options)], capture_output=True, text=True, env=environment)
+    assert (done.returncode == 0) == ok, f"{script}\n{done.stdout}\n{done.stderr}"
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    return tmp_path_factory.mktemp("road")
+
+
+@pytest.fixture(scope="module")
+def acoustic(work):
+    """Options of egs/kaldi_dir/tdnn/run.sh after it has run once."""
+    train = tiny_corpus.make_data_dir(work / "train", speakers=4, utts=12, seed=1)
+    dev = tiny_corpus.make_data_dir(work / "dev", speakers=2, utts=4, seed=2)
+    test = tiny_corpus.make_data_dir(work / "test", speakers=2, utts=8, seed=3)
+    (work / "tdnn.conf").write_text(TDNN)
+    options = ["--train", train, "--dev", dev, "--test", test, "--lexicon", work / "lexicon.txt", "--data", work / "data",
+               "--exp", work / "exp", "--tdnn-config", work / "tdnn.conf", "--num-gauss", 4, "--ivector-dim", 5,
+               "--ivector-iters", 2, "--word-lm-order", 2, "--nj", 2]
+    return options, recipe("kaldi_dir/tdnn/run.sh", *options)
+
+
+@pytest.fixture(scope="module")
+def emotion(work, acoustic):
+    """Options of egs/iemocap/tdnn/run.sh after it has run once."""
+    (work / "ser.conf").write_text(SER)
+    options = ["--corpus", tiny_corpus.make_iemocap(work / "IEMOCAP"), "--am", work / "exp", "--data", work / "ser_data",
+               "--exp", work / "ser_exp", "--node", "tdnnf3", "--ser-config", work / "ser.conf", "--nj", 2]
+    return options, recipe("iemocap/tdnn/run.sh", *options)
+
+
+def test_the_acoustic_model_has_learnt_the_words(work, acoustic):
+    line = (work / "exp/tdnn/decode_test/wer.txt").read_text().splitlines()[0]
+    assert float(line.split()[1]) < 40, line  # most phones are clear; chance is near 100
+
+
+def test_emotion_is_recognised(work, emotion):
+    _, log = emotion
+    results = json.loads((work / "ser_exp/ser_tdnnf3/results.json").read_text())
+    confusion = results["pooled"]["confusion"]
+    assert sum(map(sum, confusion)) == 80 and len(results["folds"]) == 5
+    assert results["pooled"]["ua"] > 50 or 1 >= results["pooled"]["ua"] > 0.5, results["pooled"]  # chance is a quarter
+    assert (work / "ser_exp/ser_tdnnf3/confusion.png").stat().st_size > 1000
+    assert "UA" in log
+
+
+def test_a_second_run_is_quick_and_changes_nothing(work, acoustic, emotion):
+    files = [work / "exp/tdnn/final.safetensors", work / "ser_exp/ser_tdnnf3/results.json"]
+    before = [path.read_bytes() for path in files]
+    start = time.monotonic()
+    log = recipe("kaldi_dir/tdnn/run.sh", *acoustic[0]) + recipe("iemocap/tdnn/run.sh", *emotion[0])
+    assert time.monotonic() - start < 60
+    assert "already done: run.sh" in log
+    assert [path.read_bytes() for path in files] == before
+
+
+def test_prediction_of_another_rate_and_two_channels(work, emotion):
+    samples, rate = soundfile.read(work / "IEMOCAP/Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav")
+    stereo = resample_poly(samples, 441, 160)[:, None].repeat(2, axis=1)
+    soundfile.write(work / "stereo.flac", stereo, rate * 441 // 160)
+    pyser = Path(sys.executable).parent / "pyser"
+    done = subprocess.run([pyser, "ser", "predict", "--model", work / "ser_exp/ser_tdnnf3", work / "stereo.flac"],
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[1] == "ang", done.stdout
+    done = subprocess.run([pyser, "ser", "predict", "--model", work / "ser_exp/ser_tdnnf3", work / "none.wav"],
+                          capture_output=True, text=True)
+    assert done.returncode == 1 and "none.wav" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_missing_corpus_is_one_line(work, acoustic):
+    log = recipe("iemocap/tdnn/run.sh", "--corpus", work / "nowhere", "--data", work / "d", "--exp", work / "e", ok=False)
+    assert "nowhere: no such folder" in log and "Traceback" not in log
