@@ -34,12 +34,12 @@ if wanted 1; then
 fi
 if wanted 2; then
   echo "== mini 2: emotion from the bottleneck of the acoustic model, egs/iemocap/tdnn/run.sh"
-  "${emotion[@]}" --node tdnnf6
+  "${emotion[@]}" --node tdnnf4
 fi
 if wanted 3; then
   echo "== mini 3: the same without pretraining: the network's input (MFCC and i-vector), and a network never trained"
   "${emotion[@]}" --stage 3 --node lda
-  "${emotion[@]}" --stage 3 --node tdnnf6 --pretrained false
+  "${emotion[@]}" --stage 3 --node tdnnf4 --pretrained false
 fi
 if [ "$stop_stage" -ge 3 ]; then
   echo
@@ -48,6 +48,6 @@ if [ "$stop_stage" -ge 3 ]; then
   pyser score table exp/iemocap/ser_*/results.json
   echo "This speech is SYNTHETIC (espeak-ng): the numbers show that the road works, and nothing about real emotion."
   echo "figures: $(ls "$mini"/exp/iemocap/ser_*/confusion.png | tr '\n' ' ')"
-  echo "next: pyser ser predict --model $mini/exp/iemocap/ser_tdnnf6 some.wav"
+  echo "next: pyser ser predict --model $mini/exp/iemocap/ser_tdnnf4 some.wav"
   echo "      real corpora: egs/tedlium2/tdnn/run.sh --corpus DIR, then egs/iemocap/tdnn/run.sh --corpus DIR"
 fi

@@ -29,6 +29,8 @@ trap 'echo "$0: stopped at line $LINENO (stage $at); mend what the line above sa
 
 test_sets=${test_sets:-$(for directory in ${test:-}; do basename "$directory"; done | xargs)}  # egs/kaldi_dir gives --test
 
+lexicon=${lexicon:-$data/local/dict/lexicon.txt}  # written by `pyser corpus prepare` where a corpus has its own
+
 announce() { at=$1; echo "$(date +%H:%M:%S) stage $1: $2"; }
 wanted() { [ "$stage" -le "$1" ] && [ "$stop_stage" -ge "$1" ]; }
 at=$stage

@@ -56,7 +56,8 @@ fi
 if wanted 3; then
   announce 3 "bottleneck features: node $node of $model"
   if [ "$pretrained" = false ]; then
-    once.sh --also "$am/tdnn/final.safetensors" "$exp/.done/random" pyser chain init --seed 0 "$am/tdnn/final.safetensors" "$model"
+    once.sh "$exp/.done/random" pyser chain init --seed 0 --ivectors "scp:$ivectors/ivector_online.scp" \
+      "$am/tdnn/final.safetensors" "scp:$data/$corpus_name/feats.scp" "$model"
   fi
   make_bottleneck_features.sh --nj "$nj" --cmd "$cmd" --ivector-dir "$ivectors" --frames-per-chunk "$frames_per_chunk" \
     --subsampling "$subsampling" --max-dropped "$max_dropped" "$node" "$data/$corpus_name" "$bnf" "$model" "$exp/bnf_$name"
@@ -82,4 +83,4 @@ for seed in $seeds; do
     pyser score ser "$ser"
   fi
 done
-if wanted 5; then pyser score table "${results[@]}"; fi
+if wanted 5 && [ ${#results[@]} -gt 1 ]; then pyser score table "${results[@]}"; fi

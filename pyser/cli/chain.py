@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from pyser.cli import options
+
 
 @click.group()
 def group() -> None:
@@ -35,6 +37,20 @@ def train(
 
     config = read_conf(conf, ChainConfig, seed=seed, num_epochs=num_epochs, num_threads=num_threads)
     run(data_dir, valid_data_dir, lang_dir, none(ivector_dir), none(valid_ivector_dir), exp_dir, config)
+
+
+@group.command()
+@click.option("--seed", default=0, show_default=True)
+@click.option("--ivectors", help="scp:exp/ivectors/ivector_online.scp")
+@click.argument("model")
+@click.argument("feats_rspecifier")
+@click.argument("out")
+def init(seed: int, ivectors: str | None, model: str, feats_rspecifier: str, out: str) -> None:
+    """Write OUT, a network like MODEL with random parameters; scp:feats.scp is for its batch normalisation."""
+    from pyser.nn.untrained import untrained
+
+    path = options.path_of(ivectors) if ivectors else None
+    print(untrained(model, out, options.path_of(feats_rspecifier), path, seed))
 
 
 @group.command()

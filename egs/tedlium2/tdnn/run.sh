@@ -10,5 +10,5 @@ train_set=train dev_set=dev test_sets=test
 prepare() {
   once.sh "$data/.done/prepare" pyser corpus prepare tedlium2 --max-dropped "$max_dropped" "$corpus" "$data"
 }
-lexicon=data/local/dict/lexicon.txt  # the corpus's own dictionary
+lexicon=  # the corpus's own dictionary
 . acoustic_model.sh
