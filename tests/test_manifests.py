@@ -1,0 +1,79 @@
+"""Kaldi data directories <-> Lhotse manifests and cuts."""
+
+import numpy as np
+import pytest
+import soundfile
+
+from pyser.errors import PyserError
+from pyser.kaldi.datadir import read_table
+from pyser.kaldi.manifests import read_cuts, read_data_dir, recording, write_data_dir
+from pyser.kaldi.tables import MatrixWriter
+
+LISTS = {
+    "utt2spk": "a-1 a\na-2 a\nb-1 b\n", "text": "a-1 YES\na-2 NO WAY\nb-1 YES\n", "spk2gender": "a f\nb m\n",
+    "utt2emo": "a-1 hap\na-2 sad\nb-1 neu\n", "segments": "a-1 rec1 0 0.5\na-2 rec1 0.5 1.25\nb-1 rec2 0.1 -1\n",
+}
+
+
+@pytest.fixture
+def data(tmp_path):
+    for number, name in enumerate(("rec1", "rec2")):
+        soundfile.write(tmp_path / f"{name}.wav", np.full(24000, 0.1 * number), 16000)
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "wav.scp").write_text(f"rec1 {tmp_path}/rec1.wav\nrec2 {tmp_path}/rec2.wav\n")
+    for name, text in LISTS.items():
+        (folder / name).write_text(text)
+    return folder
+
+
+def test_there_and_back_loses_nothing(data, tmp_path):
+    recordings, supervisions = read_data_dir(data)
+    one = supervisions["a-2"]
+    assert (one.recording_id, one.start, one.duration, one.speaker, one.gender) == ("rec1", 0.5, 0.75, "a", "f")
+    assert one.custom["emotion"] == "sad" and one.text == "NO WAY"
+    assert supervisions["b-1"].end == 1.5  # -1: to the end of the recording
+    write_data_dir(recordings, supervisions, tmp_path / "again")
+    for name in ("utt2spk", "text", "spk2gender", "utt2emo"):
+        assert read_table(tmp_path / "again" / name) == read_table(data / name)
+    assert read_table(tmp_path / "again/segments") == {"a-1": "rec1 0 0.5", "a-2": "rec1 0.5 1.25", "b-1": "rec2 0.1 1.5"}
+    assert read_table(tmp_path / "again/spk2utt") == {"a": "a-1 a-2", "b": "b-1"}
+
+
+def test_whole_recordings_need_no_segments(data, tmp_path):
+    (data / "segments").write_text("a-1 rec1 0 -1\nb-1 rec2 0 -1\n")
+    for name in ("utt2spk", "text", "utt2emo"):
+        (data / name).write_text("".join(line + "\n" for line in LISTS[name].splitlines() if "a-2" not in line))
+    write_data_dir(*read_data_dir(data), tmp_path / "whole")
+    assert not (tmp_path / "whole/segments").exists()
+    assert set(read_table(tmp_path / "whole/wav.scp")) == {"a-1", "b-1"}
+
+
+def test_cuts_carry_features_emotion_and_ivectors(data, tmp_path):
+    with MatrixWriter(f"ark,scp:{tmp_path}/f.ark,{data}/feats.scp", compress=False) as writer:
+        for number, utt in enumerate(("a-1", "a-2", "b-1")):
+            writer.write(utt, np.full((40 + number, 3), number, np.float32))
+    (data / "utt2num_frames").write_text("a-1 40\na-2 41\nb-1 42\n")
+    (tmp_path / "iv").mkdir()
+    with MatrixWriter(f"ark,scp:{tmp_path}/iv/i.ark,{tmp_path}/iv/ivector_online.scp") as writer:
+        for utt in ("a-1", "a-2", "b-1"):
+            writer.write(utt, np.ones((5, 4), np.float32))
+    cuts = read_cuts(data, tmp_path / "iv")
+    cut = cuts["a-2"]
+    assert cut.duration == 0.41 and cut.supervisions[0].custom["emotion"] == "sad"
+    assert cut.features.num_frames == 41 and cut.custom["ivector"].startswith(f"{tmp_path}/iv/i.ark:")
+    lines = (tmp_path / "iv/ivector_online.scp").read_text().splitlines()
+    (tmp_path / "iv/ivector_online.scp").write_text("\n".join(lines[:2]) + "\n")
+    with pytest.raises(PyserError, match="b-1 is missing; extract the i-vectors"):
+        read_cuts(data, tmp_path / "iv")
+
+
+def test_bad_recordings(tmp_path):
+    (tmp_path / "empty.wav").write_bytes(b"")
+    with pytest.raises(PyserError, match="empty.wav: not readable as audio"):
+        recording(tmp_path / "empty.wav", "x")
+    with pytest.raises(PyserError, match="none.wav: no such audio file"):
+        recording(tmp_path / "none.wav", "x")
+    soundfile.write(tmp_path / "zero.wav", np.zeros(0), 16000)
+    with pytest.raises(PyserError, match="zero.wav: no samples in it"):
+        recording(tmp_path / "zero.wav", "x")
