@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +40,16 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
+def write_torch(path: str | Path, value: Any) -> None:
+    """torch.save, whole or not at all (by way of memory: torch itself aborts the process when a disk is full)."""
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    with atomic(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
+
+
 def read_lines(path: str | Path) -> list[str]:
     """Lines of a UTF-8 text file; PyserError if it is missing."""
     path = Path(path)
@@ -47,3 +59,17 @@ def read_lines(path: str | Path) -> list[str]:
         raise PyserError(f"{path}: no such file; run the earlier stages first") from None
     except UnicodeDecodeError as error:
         raise PyserError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); convert it with iconv") from None
+
+
+@contextmanager
+def silent_stderr() -> Iterator[None]:
+    """Keep C++ libraries from logging to stderr inside the block: what they fail at is raised, and said in one line."""
+    sys.stderr.flush()
+    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(null)

@@ -51,3 +51,5 @@ def main() -> None:
         cli()
     except PyserError as error:
         sys.exit(f"pyser: {error}")
+    except OSError as error:
+        sys.exit(f"pyser: {error.filename or 'input or output'}: {error.strerror or error}; check path and space")

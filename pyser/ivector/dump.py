@@ -38,9 +38,10 @@ def dump(
             for utt in utts:
                 try:
                     matrix = load_matrix(feats[utt])
-                    writer.write(utt, extract(online, matrix, config, state))
+                    rows = extract(online, matrix, config, state)
                 except PyserError as error:
                     raise PyserError(f"{utt}: {error}") from None
+                writer.write(utt, rows)
                 frames += len(matrix)
                 if time.monotonic() - clock > 5:
                     clock = time.monotonic()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pyser.errors import PyserError
-from pyser.files import read_lines
+from pyser.files import read_lines, silent_stderr
 
 
 def read_scp(path: str | Path) -> dict[str, str]:
@@ -45,7 +45,8 @@ def _load(kind: Any, rxfilename: str) -> np.ndarray:
     if rxfilename.rstrip().endswith("|"):
         raise PyserError(f"{rxfilename}: a pipe, and pipes are not run here; write the features to an archive first")
     try:
-        return np.array(kind.read(rxfilename).numpy(), dtype=np.float32)
+        with silent_stderr():
+            return np.array(kind.read(rxfilename).numpy(), dtype=np.float32)
     except RuntimeError:
         missing = not os.path.exists(rxfilename.split(":")[0])
         what = "no such archive" if missing else "not a whole Kaldi archive at that place"
@@ -108,7 +109,8 @@ class MatrixWriter:
         if not np.isfinite(matrix).all():
             raise PyserError(f"{key}: not a number or infinite in what goes to {self.ark}; check the input")
         try:
-            self._writer.write(key, np.ascontiguousarray(matrix, dtype=np.float32), *self._method)
+            with silent_stderr():
+                self._writer.write(key, np.ascontiguousarray(matrix, dtype=np.float32), *self._method)
         except RuntimeError:
             raise PyserError(f"{key}: cannot write {self.ark}; check space and permissions") from None
         self.count += 1
@@ -117,7 +119,8 @@ class MatrixWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            self._writer.close()
+            with silent_stderr():
+                self._writer.close()
             if kind is None:
                 text = self._scp.read_text() if self._scp.exists() else ""
                 self._scp.write_text(text.replace(f" {self._ark}:", f" {self.ark}:"))

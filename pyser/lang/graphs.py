@@ -7,15 +7,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pyser.errors import PyserError
-from pyser.files import atomic, read_lines, write_text
+from pyser.files import atomic, read_lines, silent_stderr, write_text, write_torch
 from pyser.kaldi.datadir import read_table
 from pyser.lang.lang import import_k2, read_symbols, read_tokens
 from pyser.lang.lexicon import SILENCE, UNKNOWN_WORD, Lexicon, read_lexicon
@@ -89,26 +85,12 @@ def word_lm(lang_dir: str | Path, sources: list[str], order: int = 3) -> str:
         import kaldilm
     except ImportError:
         raise PyserError("needs kaldilm: run local/install.sh") from None
-    with _silent_stderr():
+    with silent_stderr():
         fst = kaldilm.arpa2fst(input_arpa=str(lang_dir / "G.arpa"), disambig_symbol="#0",
                                read_symbol_table=str(lang_dir / "words.txt"), max_order=order)
     write_text(lang_dir / "G.fst.txt", fst)
     return f"word LM: order {order}, {len(model.vocab)} words, {len(model.prob)} n-grams, " \
            f"training perplexity {model.perplexity(sentences):.1f}"
-
-
-@contextlib.contextmanager
-def _silent_stderr() -> Iterator[None]:
-    """kaldilm logs each section it reads, from C++."""
-    sys.stderr.flush()
-    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 2)
-    try:
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(null)
 
 
 def topology(lang_dir: str | Path) -> Any:
@@ -195,8 +177,7 @@ def decoding_graph(lang_dir: str | Path) -> str:
     as `load_hlg` does.
     """
     k2 = import_k2()
-    import torch
-    from safetensors.torch import save_file
+    from safetensors.torch import save as to_bytes
 
     lang_dir = Path(lang_dir)
     tokens, words = read_symbols(lang_dir / "tokens.txt"), read_symbols(lang_dir / "words.txt")
@@ -222,13 +203,12 @@ def decoding_graph(lang_dir: str | Path) -> str:
     hlg = k2.compose(topology(lang_dir), graph, inner_labels="tokens")
     hlg = k2.arc_sort(k2.connect(hlg))
     del hlg.tokens
-    with atomic(lang_dir / "HLG.pt") as temporary:  # for icefall; its ragged labels cannot be read without unpickling
-        torch.save(hlg.as_dict(), temporary)
+    write_torch(lang_dir / "HLG.pt", hlg.as_dict())  # for icefall; its ragged labels cannot be read without unpickling
     ragged = isinstance(hlg.aux_labels, k2.RaggedTensor)
     outputs = hlg.aux_labels if ragged else k2.RaggedTensor(hlg.aux_labels[:, None])
     with atomic(lang_dir / "HLG.safetensors") as temporary:
         tensors = {"arcs": hlg.arcs.values(), "row_splits": outputs.shape.row_splits(1), "words": outputs.values}
-        save_file({name: value.contiguous() for name, value in tensors.items()}, str(temporary))
+        temporary.write_bytes(to_bytes({name: value.contiguous() for name, value in tensors.items()}))
     return f"decoding graph: {hlg.shape[0]} states, {hlg.num_arcs} arcs -> {lang_dir / 'HLG.pt'}"
 
 

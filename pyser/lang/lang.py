@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pyser.errors import PyserError
-from pyser.files import atomic, read_lines, write_text
+from pyser.files import read_lines, write_text, write_torch
 from pyser.lang.lexicon import SILENCE, UNKNOWN_WORD, Lexicon, read_lexicon
 
 EPSILON = "<eps>"
@@ -59,7 +59,6 @@ def add_disambig(lexicon: Lexicon) -> tuple[list[tuple[str, tuple[str, ...]]], i
 def prepare(dict_dir: str | Path, lang_dir: str | Path) -> str:
     """Write the lang directory of dict_dir/lexicon.txt; return a line about its size."""
     k2 = import_k2()
-    import torch
 
     lang_dir = Path(lang_dir)
     lexicon = read_lexicon(Path(dict_dir) / "lexicon.txt")
@@ -77,8 +76,7 @@ def prepare(dict_dir: str | Path, lang_dir: str | Path) -> str:
     word_ids = {symbol: number for number, symbol in enumerate(words)}
     for name, pairs, disambig in (("L.pt", plain, None), ("L_disambig.pt", entries, silence_disambig)):
         text = lexicon_fst(pairs, token_ids, word_ids, disambig)
-        with atomic(lang_dir / name) as temporary:
-            torch.save(k2.arc_sort(k2.Fsa.from_str(text, acceptor=False)).as_dict(), temporary)
+        write_torch(lang_dir / name, k2.arc_sort(k2.Fsa.from_str(text, acceptor=False)).as_dict())
     write_text(lang_dir / "lexicon.txt", "".join(f"{w} {' '.join(p)}\n" for w, p in plain))
     write_text(lang_dir / "lexicon_disambig.txt", "".join(f"{w} {' '.join(p)}\n" for w, p in entries))
     write_text(lang_dir / "words.txt", "".join(f"{symbol} {number}\n" for symbol, number in word_ids.items()))

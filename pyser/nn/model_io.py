@@ -16,11 +16,11 @@ from pyser.nn.tdnnf import TdnnF, TdnnfConfig
 
 def save(path: str | Path, module: nn.Module, config: Any, extra: dict[str, str] | None = None) -> None:
     """Write the module's state; metadata: `config` (a dataclass, as JSON) and `extra`."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save as to_bytes
 
     state = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
     with atomic(path) as temporary:
-        save_file(state, str(temporary), metadata={"config": json.dumps(asdict(config)), **(extra or {})})
+        temporary.write_bytes(to_bytes(state, metadata={"config": json.dumps(asdict(config)), **(extra or {})}))
 
 
 def read(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:

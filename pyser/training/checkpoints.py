@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pyser.errors import PyserError
-from pyser.files import atomic
+from pyser.files import write_torch
 
 PLAIN = ("history", "config")  # plain Python; "epoch" is an integer, "model" and "optimizer" hold tensors
 KEYS = {"epoch", "model", "optimizer", *PLAIN}
@@ -32,8 +32,7 @@ def numbers(directory: str | Path) -> list[int]:
 def save(path: str | Path, state: dict[str, Any]) -> None:
     """Write `state` (see KEYS) to `path`, whole or not at all."""
     # The weights-only reader of torch 1.13 knows tensors, integers and strings, but no floats: those go as JSON.
-    with atomic(path) as temporary:
-        torch.save(state | {name: json.dumps(state[name]) for name in PLAIN}, temporary)
+    write_torch(path, state | {name: json.dumps(state[name]) for name in PLAIN})
 
 
 def load(path: str | Path) -> dict[str, Any]:
