@@ -58,3 +58,18 @@ def test_manners_vary_within_limits(maker):
     manners = [maker.NEUTRAL.varied(random, 3) for _ in range(500)]
     assert all(5 <= m.pitch <= 95 and m.pitch_range >= 20 and 100 <= m.rate <= 230 and m.loudness > 0 for m in manners)
     assert np.std([m.pitch for m in manners]) > 10
+
+
+def test_a_tree_of_someone_else_is_left_alone(maker, tmp_path):
+    recording = tmp_path / "IEMOCAP/Session1/real.wav"
+    recording.parent.mkdir(parents=True)
+    recording.write_bytes(b"real")
+    with pytest.raises(maker.PyserError, match="not made by this program"):
+        maker.make_tree(tmp_path, "IEMOCAP", maker.make_iemocap)
+    assert recording.read_bytes() == b"real"
+
+
+def test_loud_speech_is_bent_and_not_clipped(maker):
+    wave = maker.limited(np.linspace(-1.5, 1.5, 1001))
+    assert np.abs(wave).max() < 0.9 and (np.diff(wave) > 0).all()
+    assert np.allclose(maker.limited(np.array([0.1])), 0.1, atol=1e-3)

@@ -46,7 +46,7 @@ ACTORS = {  # a woman and a man in each session
 
 @dataclass(frozen=True)
 class Manner:
-    """pitch: espeak-ng's 0-99; pitch_range: % of the voice's own; rate: words a minute; loudness: amplitude."""
+    """pitch: espeak-ng's 0-99; pitch_range: % of the voice's own; rate: words a minute; loudness: RMS."""
 
     pitch: float
     pitch_range: float
@@ -54,15 +54,15 @@ class Manner:
     loudness: float
 
     def varied(self, random: np.random.Generator, much: float = 1.0) -> Manner:
-        """A neighbour: standard deviations of 6 in pitch, 22 in range, 11 in rate, 15 % in loudness."""
+        """A neighbour: standard deviations of 6 in pitch, 22 in range, 11 in rate, 2.2 dB in loudness."""
         pitch, spread, rate, loudness = much * random.standard_normal(4)
         return Manner(float(np.clip(self.pitch + 6 * pitch, 5, 95)), max(20.0, self.pitch_range + 22 * spread),
-                      float(np.clip(self.rate + 11 * rate, 100, 230)), self.loudness * float(np.exp(0.15 * loudness)))
+                      float(np.clip(self.rate + 11 * rate, 100, 230)), self.loudness * float(np.exp(0.25 * loudness)))
 
 
-NEUTRAL = Manner(42, 90, 158, 0.085)
+NEUTRAL = Manner(42, 90, 158, 0.030)
 EMOTIONS = {
-    "ang": Manner(52, 135, 190, 0.20), "hap": Manner(66, 170, 172, 0.13), "neu": NEUTRAL, "sad": Manner(30, 50, 128, 0.05),
+    "ang": Manner(52, 135, 190, 0.058), "hap": Manner(66, 170, 172, 0.042), "neu": NEUTRAL, "sad": Manner(30, 50, 128, 0.019),
 }
 NAMES = {"ang": "Anger", "hap": "Happiness", "exc": "Excited", "neu": "Neutral state", "sad": "Sadness"}
 SCORES = {"ang": (1.9, 3.8, 3.9), "hap": (4.0, 3.5, 3.2), "neu": (2.9, 2.6, 2.8), "sad": (2.2, 2.1, 2.3)}  # V, A, D
@@ -109,16 +109,26 @@ def speak(voice: str, text: str, manner: Manner) -> np.ndarray:
         raise PyserError("espeak-ng is missing: apt-get install espeak-ng") from None
     except subprocess.CalledProcessError as error:
         raise PyserError(f"espeak-ng failed on '{text}': {error.stderr.decode(errors='replace').strip()[:100]}") from None
-    samples, rate = soundfile.read(io.BytesIO(done.stdout))
+    try:
+        samples, rate = soundfile.read(io.BytesIO(done.stdout))
+    except soundfile.LibsndfileError:
+        samples, rate = np.zeros(0), RATE
     loud = np.flatnonzero(np.abs(samples) > 0.005)
+    if not len(loud):  # (espeak-ng exits with 0 on some failures, such as a full disk)
+        raise PyserError(f"espeak-ng spoke nothing for '{text}' with voice {voice}; check `espeak-ng -v {voice} hello`")
     samples = resample_poly(samples[loud[0] : loud[-1] + 1], RATE, rate)
     samples *= manner.loudness / np.sqrt(np.mean(samples**2))
-    return np.clip(samples, -0.99, 0.99)
+    return limited(samples)
+
+
+def limited(samples: np.ndarray) -> np.ndarray:
+    """Peaks bent below 0.9: clipping would itself mark the loud emotions."""
+    return 0.9 * np.tanh(samples / 0.9)
 
 
 def pause(seconds: float, random: np.random.Generator) -> np.ndarray:
     """A quiet room."""
-    return 0.0005 * random.standard_normal(int(RATE * seconds))
+    return 0.0002 * random.standard_normal(int(RATE * seconds))
 
 
 def stm_line(talk: str, start: float, end: float, words: str, gender: str) -> str:
@@ -146,7 +156,7 @@ def make_talk(folder: Path, part: str, number: int) -> None:
         samples += [spoken, pause(gap, random)]
         clock = end + len(samples[-1]) / RATE
     audio = np.concatenate(samples)
-    audio += 0.0005 * random.standard_normal(len(audio))
+    audio += 0.0002 * random.standard_normal(len(audio))
     soundfile.write(folder / part / "sph" / f"{talk}.sph", audio, RATE, format="NIST", subtype="PCM_16")
     (folder / part / "stm" / f"{talk}.stm").write_text("".join(lines))
 
@@ -225,6 +235,8 @@ def make_tree(out: Path, name: str, maker: Callable[[Path], list[Callable[[], No
     if done.exists() and done.read_text() == stamp:
         print(f"  already made: {out / name}", flush=True)
         return
+    if (out / name).exists() and not done.exists():  # it may be the real corpus
+        raise PyserError(f"{out / name} was not made by this program and is left alone; give another OUT_DIR")
     partial, start = out / f".{name}.partial", time.monotonic()
     shutil.rmtree(partial, ignore_errors=True)
     jobs = maker(partial)
