@@ -8,6 +8,7 @@ from setuptools import find_packages, setup
 
 COMMON = [
     "click==8.1.8",
+    "espeakng-loader==0.2.4",  # carries espeak-ng, which speaks egs/mini's corpora
     "kaldi-native-fbank==1.22.5",
     "kaldi-native-io==1.23.0",
     "matplotlib==3.10.1",

@@ -55,8 +55,5 @@ fi
 "$venv/bin/pip" install -q --disable-pip-version-check -e "$root[$stack,test]" 2> >(grep -v '^WARNING' >&2) ||
   die "pip could not install the $stack stack; its lines above say why"
 
-if ! command -v espeak-ng >/dev/null; then  # only egs/mini needs it: it says so itself if this fails
-  apt_install espeak-ng || log "espeak-ng could not be installed; egs/mini needs it (apt-get install espeak-ng)"
-fi
 cp "$root/setup.py" "$venv/.installed"
 log "done: $("$venv/bin/pyser" --version)"

@@ -1,7 +1,8 @@
-"""The corpus maker of egs/mini: its layouts are the real corpora's (synthesis itself needs espeak-ng and is not tested)."""
+"""The corpus maker of egs/mini: its layouts are the real corpora's, and its emotions can be heard."""
 
 import importlib.util
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,7 @@ SCRIPT = Path(__file__).parent.parent / "egs/mini/local/make_corpus.py"
 
 @pytest.fixture(scope="module")
 def maker():
-    import sys
-
+    sys.path.insert(0, str(SCRIPT.parent))
     spec = importlib.util.spec_from_file_location("make_corpus", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     sys.modules["make_corpus"] = module
@@ -73,3 +73,36 @@ def test_loud_speech_is_bent_and_not_clipped(maker):
     wave = maker.limited(np.linspace(-1.5, 1.5, 1001))
     assert np.abs(wave).max() < 0.9 and (np.diff(wave) > 0).all()
     assert np.allclose(maker.limited(np.array([0.1])), 0.1, atol=1e-3)
+
+
+def test_speech_has_the_loudness_and_rate_asked_for(maker):
+    text = "we know that my brother sold the window"
+    quiet, loud = (maker.speak("en-us+f2", text, maker.EMOTIONS[emotion]) for emotion in ("sad", "ang"))
+    level = [20 * np.log10(np.sqrt(np.mean(x**2))) for x in (quiet, loud)]
+    assert level[1] - level[0] == pytest.approx(20 * np.log10(0.058 / 0.019), abs=1.0)
+    assert len(quiet) / len(loud) == pytest.approx(190 / 128, rel=0.15)
+    assert np.abs(loud).max() < 0.9
+
+
+def test_pitch_rises_and_voices_differ(maker):
+    def pitch(voice, number):
+        x = maker.speak(voice, "aah", maker.Manner(number, 0, 120, 0.05))[2000:6000]
+        correlation = np.correlate(x, x, "full")[len(x) - 1 :]
+        return 16000 / (50 + np.argmax(correlation[50:220]))  # between 73 and 320 Hz
+
+    assert pitch("en-us+f2", 30) < 0.8 * pitch("en-us+f2", 70)
+    assert pitch("en-us+m3", 50) < 0.7 * pitch("en-us+f2", 50)
+    with pytest.raises(maker.PyserError, match="no voice nobody"):
+        maker.speak("nobody", "hello", maker.NEUTRAL)
+
+
+def test_a_dialog_is_read_back_by_the_corpus_preparer(maker, tmp_path):
+    from pyser.corpora.iemocap import prepare_iemocap
+
+    for job in maker.make_iemocap(tmp_path)[::2]:  # the improvised dialog of each session
+        job()
+    found = prepare_iemocap(tmp_path, subset="improvised")
+    assert len(found.utterances) == 200
+    assert {e: sum(u.emotion == e for u in found.utterances) for e in ("ang", "hap", "neu", "sad")} == dict.fromkeys(
+        ("ang", "hap", "neu", "sad"), 50)
+    assert all(one.text for one in found.utterances)
