@@ -32,7 +32,7 @@ SIZE = {"angry": 127, "happy": 71, "neutral": 79, "sad": 62, "bored": 81, "disgu
 
 def prepare_emodb(corpus_dir: str | Path) -> Corpus:
     """All utterances below `corpus_dir` that bear EmoDB's names, in whatever subfolders."""
-    folder = existing(corpus_dir, "EmoDB's files (03a01Fa.wav …)")
+    folder = existing(corpus_dir, "EmoDB's files, 03a01Fa.wav …")
     utterances = []
     for path in audio_files(folder):
         name = _NAME.match(path.stem)
@@ -49,4 +49,5 @@ def prepare_emodb(corpus_dir: str | Path) -> Corpus:
         here = sum(one.emotion == emotion for one in utterances)
         if here != size:
             notes.append(f"emodb: {here} of {size} {emotion} utterances are here")
-    return Corpus("emodb", utterances, FOLDS, ABOUT, notes)
+    label_set = f"{len({one.emotion for one in utterances})} emotions"
+    return Corpus("emodb", utterances, FOLDS, ABOUT, notes, {"label_set": label_set, "subset": "all"})

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pyser.corpora.corpus import Corpus, Utterance, existing
 from pyser.errors import PyserError
-from pyser.files import read_lines
+from pyser.lang.lexicon import UNKNOWN_WORD
 
 # Category -> label of each set; what is not named is left out.
 LABEL_SETS = {
@@ -32,54 +32,55 @@ COUNTS = {
 FOLDS = tuple((f"Ses{session:02d}F", f"Ses{session:02d}M") for session in range(1, 6))
 ABOUT = ("IEMOCAP: by licence of USC's SAIL. Cite: C. Busso et al., IEMOCAP: interactive emotional dyadic motion capture "
          "database, Language Resources and Evaluation 42(4), 2008.")
-_SUMMARY = re.compile(r"^\[[\d.]+ - [\d.]+\]\t(\w+)\t(\w+)\t\[([\d.]+), ([\d.]+), ([\d.]+)\]")
+SUBSETS = ("all", "improvised", "scripted")  # scripted dialogs are the same in every session: their words leak
+_SUMMARY = re.compile(r"^\[[\d.]+ *- *[\d.]+\]\s+(\w+)\s+(\w+)\s+\[([\d.]+), *([\d.]+), *([\d.]+)\]")
 _TRANSCRIPT = re.compile(r"^(\w+) \[[\d.]+-[\d.]+\]: ?(.*)$")
-_PUNCTUATION = re.compile(r"[^A-Z' ]+")
+_MARKS = re.compile(r"\[[^\]]*\]")  # [LAUGHTER] and the like
+_PUNCTUATION = re.compile(r"[^A-Z0-9' ]+")
 
 
 def prepare_iemocap(corpus_dir: str | Path, label_set: str = "5531", subset: str = "all") -> Corpus:
-    """Utterances of `label_set` (5531, 5500 or 4936) in the dialogs of `subset` (all, improvised or scripted)."""
-    if label_set not in LABEL_SETS or subset not in ("all", "improvised", "scripted"):
-        raise PyserError(f"label set {label_set}, subset {subset}: expected {'|'.join(LABEL_SETS)}, all|improvised|scripted")
+    """Utterances of `label_set` (5531, 5500 or 4936) in the dialogs of `subset` (all, improvised or scripted).
+
+    5500 holds transcribed utterances only; in the others an utterance without words has the transcript <UNK>.
+    """
+    if label_set not in LABEL_SETS or subset not in SUBSETS:
+        raise PyserError(f"label set {label_set}, subset {subset}: expected {'|'.join(LABEL_SETS)} and {'|'.join(SUBSETS)}")
     folder = existing(corpus_dir, "Session1 … Session5")
-    labels = LABEL_SETS[label_set]
-    utterances, missing, without_text = [], [], 0
+    utterances, without_words = [], 0
     for session in range(1, 6):
         root = folder / f"Session{session}"
         evaluations = sorted(p for p in (root / "dialog/EmoEvaluation").glob("*.txt") if not p.name.startswith("._"))
         if not evaluations:
             raise PyserError(f"{root}/dialog/EmoEvaluation: no evaluation files; IEMOCAP has five sessions, copy it whole")
         for evaluation in evaluations:
-            dialog = evaluation.stem
-            if subset != "all" and ("impro" in dialog) != (subset == "improvised"):
+            if subset != "all" and ("impro" in evaluation.stem) != (subset == "improvised"):
                 continue
             texts = _transcripts(root / "dialog/transcriptions" / evaluation.name)
-            for utt, category, *scores in _summaries(evaluation):
-                if category not in labels:
+            for utt, category, valence, activation, dominance in _summaries(evaluation):
+                emotion, text = LABEL_SETS[label_set].get(category), texts.get(utt)
+                if not emotion:
                     continue
-                path = root / "sentences/wav" / dialog / f"{utt}.wav"
-                if not path.exists() and path.with_suffix(".flac").exists():
-                    path = path.with_suffix(".flac")
-                text = texts.get(utt)
-                if not path.exists():
-                    missing.append(path)
-                elif text or label_set != "5500":
+                without_words += not text
+                if text or label_set != "5500":
+                    path = root / "sentences/wav" / evaluation.stem / f"{utt}.wav"
+                    if not path.exists() and path.with_suffix(".flac").exists():
+                        path = path.with_suffix(".flac")
                     speaker = f"Ses{session:02d}{utt.rsplit('_', 1)[1][0]}"
-                    valence, activation, dominance = scores
-                    utterances.append(Utterance(f"{speaker}-{utt}", path, speaker, speaker[-1].lower(), text,
-                                                labels[category], f"{activation} {valence} {dominance}"))
-                    without_text += not text
-                else:
-                    without_text += 1
+                    utterances.append(Utterance(f"{speaker}-{utt}", path, speaker, speaker[-1].lower(), text or UNKNOWN_WORD,
+                                                emotion, f"{activation} {valence} {dominance}"))
     if not utterances:
-        raise PyserError(f"{folder}: no audio below Session*/sentences/wav for the labelled utterances; copy it whole")
-    notes = [f"iemocap: {len(missing)} labelled utterances have no audio file, e.g. {missing[0]}"] if missing else []
-    if without_text:
-        notes.append(f"iemocap: {without_text} labelled utterances have no transcript")
+        raise PyserError(f"{folder}: no utterance has a label of {label_set}, {subset}; copy the corpus whole")
+    if not any(one.path.exists() for one in utterances):
+        raise PyserError(f"{folder}: no audio in Session*/sentences/wav, e.g. no {utterances[0].path}; copy the corpus whole")
+    notes = []
+    if without_words:
+        what = "left out" if label_set == "5500" else f"transcribed {UNKNOWN_WORD}"
+        notes.append(f"iemocap: {without_words} labelled utterances have no words in the transcript, {what}")
     counts = Counter(one.emotion for one in utterances)
     if subset == "all" and counts != COUNTS[label_set]:
         wanted, here = (" ".join(f"{k} {v}" for k, v in sorted(c.items())) for c in (COUNTS[label_set], counts))
-        notes.append(f"iemocap: NOT the full corpus: {here}, the full one has {wanted}")
+        notes.append(f"iemocap: NOT the full corpus: labelled {here}, the full one has {wanted}")
     return Corpus("iemocap", utterances, FOLDS, ABOUT, notes, {"label_set": label_set, "subset": subset})
 
 
@@ -91,12 +92,10 @@ def _summaries(path: Path) -> list[tuple[str, ...]]:
 
 def _transcripts(path: Path) -> dict[str, str]:
     """Utterance -> words in capitals, without punctuation and [NOISE] marks."""
-    if not path.exists():
-        return {}
     texts = {}
-    for line in read_lines(path):
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
         match = _TRANSCRIPT.match(line)
         if match:
-            words = re.sub(r"\[[^\]]*\]", " ", match[2].upper())
+            words = _MARKS.sub(" ", match[2].upper()).replace("\u2019", "'")
             texts[match[1]] = " ".join(_PUNCTUATION.sub(" ", words).split())
     return texts

@@ -1,51 +1,66 @@
-"""Any Kaldi data directory with transcripts: checked, its audio paths made absolute, sorted."""
+"""Any Kaldi data directory: checked, its audio paths made absolute, sorted."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from pyser.errors import Dropped, PyserError
-from pyser.kaldi.datadir import keep, read_dir, write_dir
-from pyser.kaldi.manifests import recording
+from pyser.kaldi.datadir import keep, read_dir, validate, write_dir
+from pyser.kaldi.manifests import SLACK, manifests, recording, segment, write_manifests
 from pyser.kaldi.wav import parse_entry
 
-LISTS = ("wav.scp", "segments", "text", "utt2spk", "spk2gender", "utt2dur", "utt2emo", "utt2lang")
+LISTS = ("wav.scp", "segments", "text", "utt2spk", "spk2gender", "utt2emo", "utt2avd", "utt2lang", "utt2uniq")
 
 
 def prepare_kaldi_dir(source: str | Path, target: str | Path, max_dropped: float = 0.05) -> str:
-    """Copy `source` to `target`; paths of wav.scp may be relative to `source`, its parent or the working directory.
+    """Copy the lists of `source` to `target`, with manifests in `target`/../manifests; return the closing lines.
 
-    Utterances without transcript, speaker or readable audio are dropped and counted.
+    Paths in wav.scp may be relative to the working directory, to `source` or to its parent. Utterances without speaker,
+    transcript (a directory without text may have utt2emo instead) or readable audio are dropped and counted.
     """
-    source = Path(source)
+    source, target = Path(source), Path(target)
+    if target.exists() and target.resolve() == source.resolve():
+        raise PyserError(f"{target}: the source itself; give another directory to write to")
     lists = {name: table for name, table in read_dir(source).items() if name in LISTS}
-    dropped = Dropped(f"data {source}", max_dropped)
-    wavs, good = {}, {}
+    if "text" not in lists and "utt2emo" not in lists:
+        raise PyserError(f"{source}/text: missing; a data directory needs transcripts (or emotions, utt2emo)")
+    recordings: dict[str, Any] = {}
+    bad = {}
     for key, entry in lists["wav.scp"].items():
         known = parse_entry(entry)
         if known is None or known.path != entry:
-            raise PyserError(f"{source}/wav.scp: {key} is a command; give audio files")
-        found = [p for p in (Path(entry), source / entry, source.parent / entry) if p.exists()]
-        wavs[key] = str((found[0] if found else source / entry).absolute())
+            raise PyserError(f"{source}/wav.scp: {key} is a command; write the path of its file (wav, flac, ogg, sph …)")
+        found = [path for path in (Path(entry), source / entry, source.parent / entry) if path.exists()]
+        path = (found[0] if found else source / entry).absolute()
         try:
-            recording(wavs[key], key)
-            good[key] = True
+            recordings[key] = recording(path, key)
+            lists["wav.scp"][key] = str(path)
         except PyserError as error:
             print(f"{key}: {error}", flush=True)
-    kept = []
-    utts = sorted(set(lists["utt2spk"]) | set(lists.get("text", {})) | (set() if "segments" in lists else set(wavs)))
+            bad[key] = "unreadable" if found else "without audio file"
+    dropped = Dropped(f"data {source}", max_dropped)
+    lists["utt2dur"] = {}
+    utts = sorted(set(lists["utt2spk"]) | set(lists.get("text", {})) | set(lists.get("segments", lists["wav.scp"])))
     for utt in utts:
-        name = lists["segments"][utt].split()[0] if "segments" in lists and utt in lists["segments"] else utt
         if utt not in lists["utt2spk"]:
             dropped.add(utt, "without speaker in utt2spk")
-        elif not lists.get("text", {}).get(utt):
+        elif "text" in lists and not lists["text"].get(utt):
             dropped.add(utt, "without transcript in text")
-        elif name not in wavs:
-            dropped.add(utt, "without audio in wav.scp")
-        elif name not in good:
-            dropped.add(utt, "unreadable")
+        elif "segments" in lists and utt not in lists["segments"]:
+            dropped.add(utt, "without segment in segments")
         else:
-            kept.append(utt)
-    line = dropped.finish(len(utts))
-    write_dir(target, keep({**lists, "wav.scp": wavs}, kept))
-    return line
+            name, start, end = segment(lists, utt, source)
+            if name not in recordings:
+                dropped.add(utt, bad.get(name, "without audio in wav.scp"))
+            elif start >= recordings[name].duration or end > recordings[name].duration + SLACK:
+                dropped.add(utt, "outside its recording")
+            else:
+                end = recordings[name].duration if end == -1 else min(end, recordings[name].duration)
+                lists["utt2dur"][utt] = f"{end - start:.7g}"
+    closing = dropped.finish(len(utts))
+    lists = keep(lists, lists["utt2dur"])
+    used = {key: recordings[key] for key in lists["wav.scp"]}
+    write_manifests(*manifests(lists, used, target), target.parent / "manifests", target.name)
+    write_dir(target, lists)
+    return f"{closing}\n{validate(target, need_text='text' in lists)}"

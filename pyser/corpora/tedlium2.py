@@ -6,17 +6,23 @@ import contextlib
 import io
 import logging
 import re
+from collections.abc import Container
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pyser.corpora.corpus import existing, save
 from pyser.errors import Dropped, PyserError
-from pyser.lang.lexicon import read_lexicon, write_lexicon
+from pyser.files import read_lines
+from pyser.kaldi.manifests import recording
+from pyser.lang.lexicon import SILENCE, SILENCE_WORD, UNKNOWN_PHONE, UNKNOWN_WORD, read_lexicon, write_lexicon
 
 PARTS = ("train", "dev", "test")
 ABOUT = ("TED-LIUM 2: CC BY-NC-ND 3.0. Cite: A. Rousseau, P. Deleglise and Y. Esteve, Enhancing the TED-LIUM corpus with "
          "selected data for language modeling and more TED talks, LREC 2014.")
-_NOT_WORDS = re.compile(r"<[^>]*>|\{[^}]*\}|\[[^\]]*\]|\(\d+\)")
+IGNORED = "ignore_time_segment_in_scoring"
+_NOT_WORDS = re.compile(r"<[^>]*>|\{[^}]*\}|\[[^\]]*\]|\(\d+\)|\([^ ]*\)$")
+_GENDER = re.compile(r"\b(male|female)\b|_([MF])>")  # <o,f0,male> in train, <F0_M> in dev
 
 
 def prepare_tedlium2(corpus_dir: str | Path, data_dir: str | Path, max_dropped: float = 0.05) -> str:
@@ -25,33 +31,49 @@ def prepare_tedlium2(corpus_dir: str | Path, data_dir: str | Path, max_dropped: 
     Utterances get Kaldi's ids, talk-begin-end in hundredths of a second; a talk is a speaker.
     """
     root, data_dir = existing(corpus_dir, "train, dev, test and TEDLIUM.152k.dic"), Path(data_dir)
-    dictionary = _dictionary(root)
+    lexicon = read_lexicon(_dictionary(root))
     closing = [ABOUT]
     for part in PARTS:
+        lines = _stm_lines(root / part)
         recordings, supervisions = _manifests(root, part)
+        found = {one.id: one for one in supervisions}
         dropped, kept = Dropped(f"corpus tedlium2 {part}", max_dropped), {}
-        for one in supervisions:
+        for line_id, gender in lines.items():
+            if line_id not in found:
+                dropped.add(line_id, "outside its recording")
+                continue
+            one = found[line_id]
             begin, end = (round(100 * seconds) for seconds in (one.start, one.end))
-            one.id = f"{one.recording_id}-{begin:07d}-{end:07d}"
-            one.text = clean(one.text)
-            if not one.text:
-                dropped.add(one.id, "without words")
-            elif one.id in kept:
-                dropped.add(one.id, "twice in the stm file")
+            utt = f"{one.recording_id}-{begin:07d}-{end:07d}"
+            text = clean(one.text, lexicon)
+            if not text:
+                dropped.add(utt, "without words")
+            elif utt in kept:
+                dropped.add(utt, "twice in the stm file")
             else:
-                kept[one.id] = one
-        closing.append(dropped.finish(len(supervisions)))
+                kept[utt] = replace(one, id=utt, text=text, gender=gender)
+        closing.append(dropped.finish(len(lines)))
         save(part, recordings, type(supervisions).from_segments(kept.values()), data_dir)
-    write_lexicon(data_dir / "local/dict/lexicon.txt", read_lexicon(dictionary))
-    return "\n".join(closing)
+    for mark in ("<s>", "</s>", "<sil>", "<unk>"):
+        lexicon.pop(mark, None)
+    lexicon |= {SILENCE_WORD: [(SILENCE,)], UNKNOWN_WORD: [(UNKNOWN_PHONE,)]}
+    write_lexicon(data_dir / "local/dict/lexicon.txt", lexicon)
+    return "\n".join([*closing, f"{data_dir}/local/dict/lexicon.txt: {len(lexicon)} words"])
 
 
-def clean(text: str) -> str:
-    """Words alone: no <unk>, {NOISE} or pronunciation numbers; a suffix joined to its word, they 're -> they're."""
-    text = _NOT_WORDS.sub(" ", text)
-    text = re.sub(r"(\w+) '(\w+)", r"\1'\2", text)
-    text = re.sub(r"(^|\s)' (\w+)", r"\1'\2", text)
-    return " ".join(text.split())
+def clean(text: str, known: Container[str]) -> str:
+    """Words alone: no <unk>, {NOISE}, pronunciation numbers or the utterance's name at the end.
+
+    A suffix is joined to its word (they 're -> they're) where the dictionary `known` has the two as one word, as in
+    Kaldi's recipe; a lone apostrophe likewise to the word after it (' cause -> 'cause).
+    """
+    words: list[str] = []
+    for word in _NOT_WORDS.sub(" ", text).split():
+        if words and (word.startswith("'") or words[-1] == "'") and words[-1] + word in known:
+            words[-1] += word
+        else:
+            words.append(word)
+    return " ".join(word for word in words if word != "'")
 
 
 def _dictionary(root: Path) -> Path:
@@ -61,24 +83,49 @@ def _dictionary(root: Path) -> Path:
     return found[0]
 
 
+def _stm_lines(folder: Path) -> dict[str, str | None]:
+    """Lhotse's id (talk-line) -> gender of each line with speech, having checked all that Lhotse's recipe relies on:
+    the stm and sph files belong together and can be read."""
+    for kind in ("sph", "stm"):
+        if not any((folder / kind).glob(f"*.{kind}")):
+            raise PyserError(f"{folder / kind}: no .{kind} files; TED-LIUM 2 has them there, copy it whole")
+    stm, sph = ({path.stem: path for path in sorted((folder / kind).rglob(f"*.{kind}"))} for kind in ("stm", "sph"))
+    if stm.keys() != sph.keys():
+        odd = min(stm.keys() ^ sph.keys())
+        raise PyserError(f"{folder}: {odd} has only one of its two files, sph and stm; copy the corpus whole")
+    lines: dict[str, str | None] = {}
+    for talk, path in stm.items():
+        duration = recording(sph[talk], talk).duration
+        for number, line in enumerate(read_lines(path)):
+            try:
+                name, _, _, start, end, label, *words = line.split()
+                if not 0 <= float(start) < float(end) or name != talk or float(start) == duration:
+                    raise ValueError
+            except ValueError:
+                raise PyserError(f"{path}:{number + 1}: expected '{talk} channel speaker start end <label> words'; "
+                                 "mend or delete the line") from None
+            if IGNORED not in words:
+                gender = _GENDER.search(label)
+                lines[f"{talk}-{number}"] = (gender[1] or gender[2])[0].lower() if gender else None
+    return lines
+
+
 def _manifests(root: Path, part: str) -> tuple[Any, Any]:
-    """Lhotse's recordings and supervisions of one part; its assertions and failures as one line."""
-    from lhotse import fix_manifests
-    from lhotse.audio.backend import audio_backend
+    """Lhotse's recordings and supervisions of one part; utterances that begin after their recording's end are left out."""
+    from lhotse.audio.backend import get_current_audio_backend, set_current_audio_backend
     from lhotse.recipes import prepare_tedlium2 as lhotse_recipe
 
-    for folder, suffix in (("sph", "sph"), ("stm", "stm")):
-        if not any((root / part / folder).glob(f"*.{suffix}")):
-            raise PyserError(f"{root / part / folder}: no .{suffix} files; TED-LIUM 2 has them there, copy it whole")
-    names = [{path.stem for path in (root / part / kind).glob(f"*.{kind}")} for kind in ("sph", "stm")]
-    if names[0] != names[1]:
-        odd = min(names[0] ^ names[1])
-        raise PyserError(f"{root / part}: {odd} has only one of its two files, sph and stm; copy the corpus whole")
-    logging.getLogger().setLevel(logging.ERROR)  # (Lhotse says on the root logger what it trims)
+    root_logger, backend = logging.getLogger(), get_current_audio_backend()
+    level = root_logger.level
+    root_logger.setLevel(logging.ERROR)  # Lhotse says there what it trims, and the closing line says it too
+    # libsndfile reads NIST sphere; Lhotse's first choice would be an sph2pipe that few have.
+    set_current_audio_backend("LibsndfileBackend")
     try:
-        # libsndfile reads NIST sphere; Lhotse's first choice would be an sph2pipe that few have.
-        with audio_backend("LibsndfileBackend"), contextlib.redirect_stderr(io.StringIO()):
+        with contextlib.redirect_stderr(io.StringIO()):
             manifests = lhotse_recipe(root, dataset_parts=[part])[part]
     except (AssertionError, ValueError, OSError, RuntimeError) as error:
         raise PyserError(f"{root / part}: {' '.join(str(error).split())[:200]}; mend or replace that file") from None
-    return fix_manifests(manifests["recordings"], manifests["supervisions"])
+    finally:
+        root_logger.setLevel(level)
+        set_current_audio_backend(backend)
+    return manifests["recordings"], manifests["supervisions"]

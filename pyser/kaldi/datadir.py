@@ -109,7 +109,11 @@ def validate(directory: str | Path, need_text: bool = False, need_feats: bool = 
         words = value.split()
         if len(words) != 3 or words[0] not in lists["wav.scp"]:
             raise PyserError(f"{directory}/segments: {utt}: expected 'recording start end' with a recording of wav.scp")
-        if not (float(words[1]) >= 0 and (float(words[2]) > float(words[1]) or words[2] == "-1")):
+        try:
+            fits = float(words[1]) >= 0 and (float(words[2]) > float(words[1]) or words[2] == "-1")
+        except ValueError:
+            fits = False
+        if not fits:
             raise PyserError(f"{directory}/segments: {utt}: from {words[1]} to {words[2]} is no segment")
     for utt, words_of in lists.get("text", {}).items():
         if not words_of:
@@ -185,6 +189,8 @@ def combine(target: str | Path, sources: Iterable[str | Path]) -> None:
     """The union; a list that some source lacks is left out."""
     every = [read_dir(source) for source in sources]
     common = set.intersection(*(set(lists) for lists in every))
+    if "segments" not in common and any("segments" in lists for lists in every):
+        raise PyserError(f"{target}: some sources have segments and some do not; give every source a segments file")
     union: dict[str, Table] = {name: {} for name in common}
     for lists in every:
         for name in common:

@@ -5,17 +5,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pyser.errors import PyserError
+from pyser.files import atomic
 from pyser.kaldi.datadir import Table, read_dir, write_dir
 from pyser.kaldi.tables import read_scp
 from pyser.kaldi.wav import parse_entry
 
 FRAME_SHIFT = 0.01
-CUSTOM = {"utt2emo": "emotion", "utt2avd": "avd", "utt2lang": "lang", "utt2uniq": "uniq"}
-GENDERS = {"male": "m", "female": "f", "m": "m", "f": "f", "M": "m", "F": "f", "Male": "m", "Female": "f"}
+CUSTOM = {"utt2emo": "emotion", "utt2avd": "avd", "utt2uniq": "uniq"}  # list -> key of supervision.custom
+GENDERS = {"male": "m", "female": "f", "m": "m", "f": "f"}
+SLACK = 0.5  # a segment may end this many seconds after its recording (extract-segments' rule), it is cut back
 
 
 def recording(path: str | Path, recording_id: str) -> Any:
@@ -35,65 +38,110 @@ def recording(path: str | Path, recording_id: str) -> Any:
     return Recording(recording_id, [source], info.samplerate, info.frames, info.frames / info.samplerate)
 
 
+def write_manifests(recordings: Any, supervisions: Any, folder: str | Path, name: str) -> None:
+    """folder/<name>_recordings.jsonl.gz and folder/<name>_supervisions.jsonl.gz."""
+    for kind, manifest in (("recordings", recordings), ("supervisions", supervisions)):
+        with atomic(Path(folder) / f"{name}_{kind}.jsonl.gz") as temporary:
+            manifest.to_file(str(temporary))
+
+
 def write_data_dir(recordings: Any, supervisions: Any, directory: str | Path) -> None:
-    """A data directory of a Lhotse RecordingSet and SupervisionSet. There is a segments file unless every utterance is
-    a whole recording (then recordings are keyed by utterance, as Kaldi wants them)."""
+    """A data directory of a Lhotse RecordingSet and SupervisionSet.
+
+    There is a segments file unless every utterance is a whole recording (then recordings are keyed by utterance, as
+    Kaldi wants them). Utterances that do not begin with their speaker get it in front, for Kaldi's sorting.
+    """
     lists: dict[str, Table] = {"wav.scp": {}, "utt2spk": {}, "utt2dur": {}}
-    entries, durations = {}, {}
-    for one in recordings:
-        entries[one.id] = one.sources[0].source
-        durations[one.id] = one.duration
-    whole = all(s.start == 0 and abs(s.duration - durations[s.recording_id]) < 0.01 for s in supervisions)
-    for one in supervisions:
-        speaker = one.speaker or one.id
-        values: dict[str, str | None] = {"utt2spk": speaker, "utt2dur": f"{one.duration:.7g}", "text": one.text}
+    known = {one.id: one for one in recordings}
+    segments = list(supervisions)
+    for one in segments:
+        if one.recording_id not in known:
+            raise PyserError(f"{directory}: utterance {one.id}: no recording {one.recording_id} in the manifest")
+    whole = all(one.start == 0 and abs(one.duration - known[one.recording_id].duration) < 0.01 for one in segments)
+    for one in segments:
+        entry = _entry(known[one.recording_id])
+        speaker = "_".join((one.speaker or one.id).split())
+        utt = one.id if one.id.startswith(speaker) else f"{speaker}-{one.id}"
+        if utt in lists["utt2spk"]:
+            raise PyserError(f"{directory}: two utterances are called {utt}; rename one of them")
+        values: dict[str, str | None] = {"utt2spk": speaker, "utt2dur": f"{one.duration:.7g}", "utt2lang": one.language}
+        values["text"] = " ".join((one.text or "").split())
         values |= {name: (one.custom or {}).get(key) for name, key in CUSTOM.items()}
-        if whole:
-            lists["wav.scp"][one.id] = entries[one.recording_id]
-        else:
-            lists["wav.scp"][one.recording_id] = entries[one.recording_id]
+        if not whole:
             values["segments"] = f"{one.recording_id} {one.start:.7g} {one.start + one.duration:.7g}"
+        lists["wav.scp"][utt if whole else one.recording_id] = entry
         for name, value in values.items():
             if value:
-                lists.setdefault(name, {})[one.id] = value
-        if one.gender in GENDERS:
-            lists.setdefault("spk2gender", {})[speaker] = GENDERS[one.gender]
-    if not lists["utt2spk"]:
+                lists.setdefault(name, {})[utt] = str(value)
+        if str(one.gender).lower() in GENDERS:
+            lists.setdefault("spk2gender", {})[speaker] = GENDERS[str(one.gender).lower()]
+    if not segments:
         raise PyserError(f"{directory}: no utterances to write")
     write_dir(directory, lists)
 
 
-def read_data_dir(directory: str | Path) -> tuple[Any, Any]:
-    """(RecordingSet, SupervisionSet) of a data directory whose wav.scp holds files."""
-    from lhotse import RecordingSet, SupervisionSet
+def _entry(recording: Any) -> str:
+    """The wav.scp entry of a Lhotse Recording: one file, untransformed."""
+    source = recording.sources[0]
+    if len(recording.sources) != 1 or source.type != "file" or recording.transforms:
+        raise PyserError(f"recording {recording.id}: wav.scp holds plain files, not {source.type} sources, several files or "
+                         "Lhotse's transforms; save its audio first (lhotse: save_audios)")
+    return str(source.source)
 
+
+def read_data_dir(directory: str | Path) -> tuple[Any, Any]:
+    """(RecordingSet, SupervisionSet) of a data directory whose wav.scp holds files; only their headers are read."""
     lists = read_dir(directory)
     recordings = {}
     for key, entry in lists["wav.scp"].items():
         source = parse_entry(entry)
-        if source is None or (source.speed, source.volume) != (1.0, 1.0):
+        if source is None or source.path != entry:
             raise PyserError(f"{directory}/wav.scp: {key} is a command; manifests hold files")
         recordings[key] = recording(source.path, key)
+    return manifests(lists, recordings, directory)
+
+
+def manifests(lists: Mapping[str, Table], recordings: Mapping[str, Any], directory: str | Path) -> tuple[Any, Any]:
+    """(RecordingSet, SupervisionSet) of the lists of a data directory and the recordings of its wav.scp."""
+    from lhotse import RecordingSet, SupervisionSet
+
     supervisions = []
     for utt in lists["utt2spk"]:
-        if "segments" in lists:
-            name, start, end = lists["segments"][utt].split()
-            duration = recordings[name].duration
-            first, last = float(start), duration if end == "-1" else min(float(end), duration)
-        else:
-            name, first, last = utt, 0.0, recordings[utt].duration
-        supervisions.append(_supervision(lists, utt, name, first, last - first))
+        name, first, last = segment(lists, utt, directory)
+        if name not in recordings:
+            raise PyserError(f"{directory}/wav.scp: no recording {name} for utterance {utt}")
+        duration = recordings[name].duration
+        if first >= duration or last > duration + SLACK:
+            raise PyserError(f"{directory}/segments: {utt}: {first:g}-{last:g} s is outside the {duration:.2f} s of {name}")
+        last = duration if last == -1 else min(last, duration)
+        supervisions.append(_supervision(lists, utt, name, first, round(last - first, 8)))
     return RecordingSet.from_recordings(recordings.values()), SupervisionSet.from_segments(supervisions)
 
 
-def _supervision(lists: dict[str, Table], utt: str, recording_id: str, start: float, duration: float) -> Any:
+def segment(lists: Mapping[str, Table], utt: str, directory: str | Path) -> tuple[str, float, float]:
+    """(recording, start, end) of an utterance in seconds, end -1 for the recording's end; PyserError on a bad line."""
+    if "segments" not in lists:
+        return utt, 0.0, -1.0
+    try:
+        name, start, end = lists["segments"][utt].split()
+        times = float(start), float(end)
+    except KeyError:
+        raise PyserError(f"{directory}/segments: {utt} of utt2spk is missing; mend it with: pyser data fix") from None
+    except ValueError:
+        raise PyserError(f"{directory}/segments: {utt}: expected 'recording start end'") from None
+    if times[0] < 0 or not (times[1] > times[0] or times[1] == -1):
+        raise PyserError(f"{directory}/segments: {utt}: from {start} to {end} is no segment")
+    return name, *times
+
+
+def _supervision(lists: Mapping[str, Table], utt: str, recording_id: str, start: float, duration: float) -> Any:
     from lhotse import SupervisionSegment
 
     speaker = lists["utt2spk"][utt]
     custom = {key: lists[name][utt] for name, key in CUSTOM.items() if utt in lists.get(name, {})}
     return SupervisionSegment(
         utt, recording_id, start, duration, text=lists.get("text", {}).get(utt), speaker=speaker,
-        gender=lists.get("spk2gender", {}).get(speaker), custom=custom or None,
+        gender=lists.get("spk2gender", {}).get(speaker), language=lists.get("utt2lang", {}).get(utt), custom=custom or None,
     )
 
 

@@ -11,6 +11,7 @@ utils/perturb_data_dir_{speed,volume}.sh write; those are understood and compute
 from __future__ import annotations
 
 import io
+import math
 import shlex
 import subprocess
 from dataclasses import dataclass
@@ -75,7 +76,7 @@ def parse_entry(entry: str) -> Source | None:
             path = path or files[0]
     except (ValueError, IndexError):
         return None
-    return Source(path, speed, volume)
+    return Source(path, speed, volume) if 0.01 <= speed <= 100 and math.isfinite(volume) else None
 
 
 def load_audio(entry: str, sample_rate: int = 16000, allow_pipes: bool = False) -> np.ndarray:

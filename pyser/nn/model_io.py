@@ -45,6 +45,6 @@ def load_tdnnf(path: str | Path) -> TdnnF:
     try:
         model = TdnnF(TdnnfConfig(**json.loads(metadata["config"])))
         model.load_state_dict(state)
-    except (KeyError, TypeError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, PyserError) as error:
         raise PyserError(f"{path}: not a TDNN-F model ({str(error).splitlines()[0][:80]})") from None
     return model.eval()

@@ -1,0 +1,118 @@
+"""wav.scp entries: sox forms computed in-process, other commands refused, bad audio named, segments cut."""
+
+import wave
+
+import numpy as np
+import pytest
+
+from pyser.errors import PyserError
+from pyser.kaldi.wav import Source, cut_segment, load_audio, parse_entry
+
+
+def write_wav(path, samples, rate=16000, channels=1):
+    """16-bit samples, interleaved when there are two channels, by Python's own writer."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(channels)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(np.asarray(samples, dtype="<i2").tobytes())
+    return path
+
+
+def tone(hertz, seconds=1, rate=16000):
+    return 8000 * np.sin(2 * np.pi * hertz * np.arange(int(seconds * rate)) / rate)
+
+
+def pitch(samples, rate=16000):
+    """The strongest frequency."""
+    return np.abs(np.fft.rfft(samples)).argmax() * rate / len(samples)
+
+
+@pytest.mark.parametrize("entry, expected", [
+    ("a b.wav", Source("a b.wav")),
+    ("sox -t wav a.wav -t wav - speed 0.9 |", Source("a.wav", speed=0.9)),
+    ("sox --vol 1.3 -t wav a.wav -t wav - |", Source("a.wav", volume=1.3)),
+    ("sox -t flac 'a b.flac' -t wav - speed 1.1 | sox --vol 0.5 -t wav - -t wav - |", Source("a b.flac", 1.1, 0.5)),
+])
+def test_known_entries_are_taken_apart_and_written_back(entry, expected):
+    assert parse_entry(entry) == expected
+    assert expected.entry() == entry
+
+
+@pytest.mark.parametrize("factor, length, hertz", [(2, 8000, 800), (0.5, 32000, 200), (0.9, 17778, 360), (1.1, 14546, 440)])
+def test_speed_changes_length_and_pitch(tmp_path, factor, length, hertz):
+    path = write_wav(tmp_path / "a.wav", tone(400))
+    samples = load_audio(f"sox -t wav {path} -t wav - speed {factor} |")
+    assert len(samples) == length  # 16000 / factor, rounded up
+    assert pitch(samples) == pytest.approx(400 * factor, abs=1) == hertz
+
+
+def test_volume_scales_and_clips(tmp_path):
+    path = write_wav(tmp_path / "a.wav", [0, 1000, -3000, 20000, -20000])
+    assert load_audio(str(path)).tolist() == [0, 1000, -3000, 20000, -20000]
+    assert load_audio(f"sox --vol 0.5 -t wav {path} -t wav - |").tolist() == [0, 500, -1500, 10000, -10000]
+    assert load_audio(f"sox --vol 2 -t wav {path} -t wav - |").tolist() == [0, 2000, -6000, 32767, -32768]
+
+
+def test_speed_and_volume_together(tmp_path):
+    path = write_wav(tmp_path / "a.wav", np.full(1000, 1000))
+    samples = load_audio(f"sox -t wav {path} -t wav - speed 2 | sox --vol 0.25 -t wav - -t wav - |")
+    assert len(samples) == 500
+    np.testing.assert_allclose(samples[100:400], 250, rtol=0.01)  # away from the filter's edges
+
+
+@pytest.mark.parametrize("command", [
+    "cat {wav} |", "sox {wav} -r 8000 -t wav - |", "sox {wav} -t wav - ; touch {dir}/ran |", "sox {wav} {dir}/ran |",
+    "touch {dir}/ran | sox -t wav {wav} -t wav - |", "sox -t wav {wav} -t wav - speed |", "sox -t wav - -t wav - |",
+    "sox -t wav {wav} -t wav - speed 0 |", "sox -t wav {wav} -t wav - speed -1 |", "sox -t wav {wav} -t wav - speed inf |",
+    "sox --vol nan -t wav {wav} -t wav - |",
+])
+def test_other_commands_are_refused_and_not_run(tmp_path, command):
+    entry = command.format(wav=write_wav(tmp_path / "a.wav", [1, 2]), dir=tmp_path)
+    with pytest.raises(PyserError, match="only with --allow-pipes"):
+        load_audio(entry)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_command_is_run_when_allowed(tmp_path):
+    path = write_wav(tmp_path / "a.wav", [5, -7])
+    assert load_audio(f"cat {path} |", allow_pipes=True).tolist() == [5, -7]
+    with pytest.raises(PyserError, match="exit code 3"):
+        load_audio("exit 3 |", allow_pipes=True)
+
+
+def test_two_channels_are_averaged(tmp_path):
+    path = write_wav(tmp_path / "a.wav", [1000, 3000, 500, -500, -4, -8], channels=2)
+    assert load_audio(str(path)).tolist() == [2000, 0, -6]
+
+
+def test_another_rate_is_resampled(tmp_path):
+    samples = load_audio(str(write_wav(tmp_path / "a.wav", tone(400, rate=8000), rate=8000)))
+    assert (len(samples), pitch(samples), samples.dtype) == (16000, 400, np.float32)
+
+
+@pytest.mark.parametrize("content, message", [
+    (None, "no such audio file"), (b"", "not readable as audio"), (b"RIFF\0\0junk" * 9, "not readable as audio"),
+])
+def test_missing_and_corrupt_files_are_named(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "bad.wav").write_bytes(content)
+    with pytest.raises(PyserError, match=rf"bad\.wav: {message}"):
+        load_audio(f"{tmp_path}/bad.wav")
+
+
+def test_a_file_without_samples_is_named(tmp_path):
+    with pytest.raises(PyserError, match=r"none\.wav: no samples in it"):
+        load_audio(str(write_wav(tmp_path / "none.wav", [])))
+
+
+@pytest.mark.parametrize(
+    "start, end, expected", [(0.5, 1.5, (5, 15)), (1.2, -1, (12, 20)), (0, 2, (0, 20)), (1, 2.4, (10, 20))])
+def test_cut_segment(start, end, expected):
+    assert cut_segment(np.arange(20), start, end, 10).tolist() == list(range(*expected))  # two seconds
+
+
+@pytest.mark.parametrize("start, end", [(-0.1, 1), (1, 1), (1.5, 1), (0, 2.6), (2, 2.3), (3, -1)])
+def test_segments_that_do_not_fit_are_refused(start, end):
+    with pytest.raises(PyserError, match=r"does not fit into 2\.00 s"):
+        cut_segment(np.arange(20), start, end, 10)
