@@ -81,6 +81,20 @@ def test_period_of_the_ivector_directory(data):
     assert not np.allclose(outputs["u3"], expected(data, "u3", period=10, chunk=20), atol=1e-3)
 
 
+@pytest.mark.parametrize("text", ["", "ten\n", "0\n"])
+def test_a_bad_period(data, text):
+    (data / "iv/ivector_period").write_text(text)
+    result, _ = run(data)
+    assert str(result.exception).startswith(f"{data}/iv/ivector_period: expected a whole number of frames")
+
+
+def test_a_failing_utterance_is_named(data):
+    (data / "iv/ivector_period").write_text("2\n")  # 16 rows now end at frame 32
+    result, _ = run(data, "--frames-per-chunk", "20")
+    assert str(result.exception).startswith("u3: 16 rows of i-vectors, one every 2 frames, are too few for 160 frames")
+    assert list((data / "out").iterdir()) == []
+
+
 def test_an_utterance_without_ivectors(data):
     scp = data / "iv/ivector_online.scp"
     scp.write_text("".join(line + "\n" for line in scp.read_text().splitlines() if not line.startswith("u2 ")))

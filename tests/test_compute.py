@@ -56,6 +56,15 @@ def test_as_the_naive_loop(model, frames, frames_per_chunk, subsampling):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_too_few_ivectors(model):
+    """Frame 124, the middle of the last chunk, wants row 12: row 7 is 50 frames away, row 6 too far, as for Kaldi."""
+    feats, ivectors = utterance(150, 8)
+    assert compute(model, feats, ivectors, "tdnnf4").shape == (150, 16)
+    for rows in (7, 0):
+        with pytest.raises(PyserError, match=f"^{rows} rows of i-vectors, one every 10 frames, are too few for 150 frames"):
+            compute(model, feats, ivectors[:rows], "tdnnf4")
+
+
 @pytest.mark.parametrize("frames, chunk, subsampling, rows, expected", [
     (100, 50, 1, 10, [2, 7]),  # chunks 0 … 49 and 50 … 99, middles 24 and 74
     (100, 50, 1, 4, [2, 3]),  # no row 7: the last one

@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 import soundfile
+from click.testing import CliRunner
+from lhotse import RecordingSet, SupervisionSegment, SupervisionSet
 
+from pyser.cli.corpus import group
 from pyser.errors import PyserError
-from pyser.kaldi.datadir import read_table
+from pyser.kaldi.datadir import read_table, validate
 from pyser.kaldi.manifests import read_cuts, read_data_dir, recording, write_data_dir
 from pyser.kaldi.tables import MatrixWriter
 
@@ -77,3 +80,44 @@ def test_bad_recordings(tmp_path):
     soundfile.write(tmp_path / "zero.wav", np.zeros(0), 16000)
     with pytest.raises(PyserError, match="zero.wav: no samples in it"):
         recording(tmp_path / "zero.wav", "x")
+
+
+def test_export_command(data, tmp_path):
+    run = CliRunner().invoke(group, ["export-manifests", str(data), str(tmp_path / "m")])
+    assert run.exit_code == 0, run.output
+    assert "2 recordings, 3 supervisions" in run.output
+    found = SupervisionSet.from_file(tmp_path / "m/data_supervisions.jsonl.gz")
+    assert found["b-1"].custom == {"emotion": "neu"} and found["b-1"].gender == "m"
+    assert RecordingSet.from_file(tmp_path / "m/data_recordings.jsonl.gz")["rec2"].num_samples == 24000
+
+
+def test_lhotse_manifests_become_a_valid_data_directory(tmp_path):
+    soundfile.write(tmp_path / "r.wav", np.zeros(16000), 16000)
+    recordings = RecordingSet.from_recordings([recording(tmp_path / "r.wav", "r")])
+    segments = [SupervisionSegment("2", "r", 0.5, 0.25, text="B  C\n", speaker="J Doe", gender="Female", language="English"),
+                SupervisionSegment("1", "r", 0, 0.5, text="A", speaker="J Doe", gender="Female", language="English")]
+    write_data_dir(recordings, SupervisionSet.from_segments(segments), tmp_path / "d")
+    assert read_table(tmp_path / "d/text") == {"J_Doe-1": "A", "J_Doe-2": "B C"}
+    assert read_table(tmp_path / "d/spk2gender") == {"J_Doe": "f"}
+    assert read_table(tmp_path / "d/utt2lang") == {"J_Doe-1": "English", "J_Doe-2": "English"}
+    assert "2 utterances, 1 speakers" in validate(tmp_path / "d", need_text=True)
+    assert read_data_dir(tmp_path / "d")[1]["J_Doe-2"].language == "English"
+    faster = RecordingSet.from_recordings([recordings["r"].perturb_speed(0.9, affix_id=False)])
+    with pytest.raises(PyserError, match="recording r: wav.scp holds plain files"):
+        write_data_dir(faster, SupervisionSet.from_segments(segments), tmp_path / "d")
+    with pytest.raises(PyserError, match="utterance 2: no recording q"):
+        segments[0].recording_id = "q"
+        write_data_dir(recordings, SupervisionSet.from_segments(segments), tmp_path / "d")
+
+
+@pytest.mark.parametrize("name, content, message", [
+    ("segments", "a-1 rec1 0 0.5\na-2 rec1 0.5 1.25\n", "segments: b-1 of utt2spk is missing"),
+    ("segments", "a-1 rec1 0 0.5\na-2 rec1 0.5\nb-1 rec2 0 -1\n", "a-2: expected 'recording start end'"),
+    ("segments", "a-1 rec1 0 0.5\na-2 rec1 0.5 9\nb-1 rec2 0 -1\n", "a-2: 0.5-9 s is outside the 1.50 s of rec1"),
+    ("segments", "a-1 rec1 0 0.5\na-2 rec9 0.5 1\nb-1 rec2 0 -1\n", "no recording rec9 for utterance a-2"),
+    ("wav.scp", "rec1 sph2pipe -f wav x.sph |\nrec2 y.wav\n", "rec1 is a command"),
+])
+def test_bad_data_directories(data, name, content, message):
+    (data / name).write_text(content)
+    with pytest.raises(PyserError, match=message):
+        read_data_dir(data)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from pyser.errors import PyserError
-from pyser.files import read_lines, write_text
+from pyser.files import write_text
 from pyser.scoring.wer import format_wer, score
 
 try:
@@ -68,7 +68,7 @@ def decode(
     from pyser.lang.graphs import load_hlg, read_words
     from pyser.lang.lang import read_tokens
     from pyser.nn import model_io
-    from pyser.nn.compute import compute
+    from pyser.nn.compute import compute, read_period
     from pyser.nn.model_io import load_tdnnf
 
     config = config or DecodeConfig()
@@ -101,17 +101,6 @@ def decode(
     errors, report = score(refs, hyps)
     write_text(out_dir / "wer.txt", report)
     return format_wer(errors)
-
-
-def read_period(ivector_dir: str | Path) -> int:
-    """Frames per i-vector row, from the directory's file ivector_period; 10, the default, where there is none."""
-    path = Path(ivector_dir) / "ivector_period"
-    if not path.exists():
-        return 10
-    try:
-        return int(read_lines(path)[0])
-    except (IndexError, ValueError):
-        raise PyserError(f"{path}: expected a whole number; extract the i-vectors again") from None
 
 
 def table(rows: dict[str, str]) -> str:

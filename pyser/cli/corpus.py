@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from pyser.cli import options
+from pyser.errors import PyserError
 
 NAMES = ("tedlium2", "iemocap", "ravdess", "emodb", "kaldi")
 
@@ -15,17 +16,19 @@ def group() -> None:
 
 
 @group.command()
-@click.option("--label-set", type=click.Choice(["5531", "5500", "4936"]), default="5531", help="of IEMOCAP")
-@click.option("--subset", type=click.Choice(["all", "improvised", "scripted"]), default="all", help="of IEMOCAP")
+@click.option("--label-set", type=click.Choice(["5531", "5500", "4936"]), help="of IEMOCAP  [default: 5531]")
+@click.option("--subset", type=click.Choice(["all", "improvised", "scripted"]), help="of IEMOCAP  [default: all]")
 @options.max_dropped
 @click.argument("name", type=click.Choice(NAMES))
 @click.argument("corpus_dir")
 @click.argument("data_dir")
-def prepare(label_set: str, subset: str, max_dropped: float, name: str, corpus_dir: str, data_dir: str) -> None:
+def prepare(label_set: str | None, subset: str | None, max_dropped: float, name: str, corpus_dir: str, data_dir: str) -> None:
     """Prepare corpus NAME: DATA_DIR/<set>, DATA_DIR/manifests, DATA_DIR/<set>/folds.
 
     For `kaldi` CORPUS_DIR is any Kaldi data directory with transcripts, and DATA_DIR its checked copy.
     """
+    if name != "iemocap" and (label_set or subset):
+        raise PyserError(f"corpus prepare {name}: --label-set and --subset are for iemocap; leave them out")
     if name == "kaldi":
         from pyser.corpora.kaldi_dir import prepare_kaldi_dir
 
@@ -42,7 +45,25 @@ def prepare(label_set: str, subset: str, max_dropped: float, name: str, corpus_d
     from pyser.corpora.ravdess import prepare_ravdess
 
     if name == "iemocap":
-        corpus = prepare_iemocap(corpus_dir, label_set, subset)
+        corpus = prepare_iemocap(corpus_dir, label_set or "5531", subset or "all")
     else:
         corpus = {"ravdess": prepare_ravdess, "emodb": prepare_emodb}[name](corpus_dir)
     print(write_corpus(corpus, data_dir, max_dropped))
+
+
+@group.command("export-manifests")
+@click.argument("data_dir")
+@click.argument("out_dir")
+def export_manifests(data_dir: str, out_dir: str) -> None:
+    """Kaldi DATA_DIR -> Lhotse manifests OUT_DIR/<name>_{recordings,supervisions}.jsonl.gz.
+
+    The emotion of utt2emo is supervision.custom["emotion"].
+    """
+    from pathlib import Path
+
+    from pyser.kaldi.manifests import read_data_dir, write_manifests
+
+    recordings, supervisions = read_data_dir(data_dir)
+    name = Path(data_dir).resolve().name
+    write_manifests(recordings, supervisions, out_dir, name)
+    print(f"{out_dir}/{name}_*.jsonl.gz: {len(recordings)} recordings, {len(supervisions)} supervisions")

@@ -109,8 +109,8 @@ def write_folds(speaker_of: dict[str, str], groups: Sequence[Sequence[str]], fol
     present = sorted({group_of[speaker] for speaker in speaker_of.values()})
     if len(present) < 3:
         raise PyserError(f"speakers of {len(present)} folds only: training, validation and test need three at least")
-    for old in folds_dir.glob("[0-9]*"):
-        shutil.rmtree(old)
+    for old in folds_dir.glob("*/test.list"):
+        shutil.rmtree(old.parent)
     for position, k in enumerate(present):
         valid = present[(position + 1) % len(present)]
         for part in ("train", "valid", "test"):

@@ -17,8 +17,6 @@ from pyser.lang.lang import import_k2, read_symbols, read_tokens
 from pyser.lang.lexicon import SILENCE, UNKNOWN_WORD, Lexicon, read_lexicon
 from pyser.lang.ngram import BOS, EOS, Gram, Ngram, estimate
 
-CACHED_GRAPHS = 20000  # numerators kept, some 30 kB each; compiling one takes 2 ms, looking it up 0.02 ms
-
 
 def transcripts(source: str | Path) -> list[list[str]]:
     """Sentences of a data directory's text, or of a plain text file with one sentence a line."""
@@ -115,14 +113,18 @@ def load_denominator(lang_dir: str | Path) -> Any:
 
 
 class NumeratorCompiler:
-    """Transcripts to numerator graphs; words without pronunciation are <UNK>."""
+    """Transcripts to numerator graphs; words without pronunciation are <UNK>.
 
-    def __init__(self, lang_dir: str | Path):
+    max_cached : graphs kept for the epochs to come, some 30 kB each; to compile one takes 2 ms
+    """
+
+    def __init__(self, lang_dir: str | Path, max_cached: int = 20000):
         self.k2 = import_k2()
         self.lexicon: Lexicon = read_lexicon(Path(lang_dir) / "lexicon.txt")
         self.tokens = read_tokens(lang_dir)
         self.topology = topology(lang_dir)
         self.phone_lm = _load_p(lang_dir)
+        self.max_cached = max_cached
         self._cache: dict[str, Any] = {}
 
     def pronunciations(self, word: str) -> list[tuple[str, ...]]:
@@ -134,13 +136,13 @@ class NumeratorCompiler:
         return sum(min(map(len, self.pronunciations(word))) for word in words) if words else None
 
     def compile(self, texts: list[str]) -> Any:
-        """k2 FsaVec, a numerator graph for each text; the first CACHED_GRAPHS are kept for the epochs to come."""
+        """k2 FsaVec, a numerator graph for each text."""
         graphs = []
         for text in texts:
             graph = self._cache.get(text)
             if graph is None:
                 graph = self._graph(text)
-                if len(self._cache) < CACHED_GRAPHS:
+                if len(self._cache) < self.max_cached:
                     self._cache[text] = graph
             graphs.append(graph)
         return self.k2.create_fsa_vec(graphs)

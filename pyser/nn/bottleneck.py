@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyser.errors import Dropped
+from pyser.errors import Dropped, PyserError
 from pyser.kaldi.tables import MatrixWriter, load_matrix, read_scp
 from pyser.nn.compute import compute
 from pyser.nn.model_io import load_tdnnf
@@ -47,9 +47,12 @@ def dump(
             if ivectors_scp and utt not in ivectors:
                 dropped.add(utt, "without i-vectors")
                 continue
-            rows = load_matrix(ivectors[utt]) if ivectors_scp else None
-            output = compute(model, load_matrix(rxfilename), rows, config.node, period, config.frames_per_chunk,
-                             config.subsampling)
+            try:
+                rows = load_matrix(ivectors[utt]) if ivectors_scp else None
+                output = compute(model, load_matrix(rxfilename), rows, config.node, period, config.frames_per_chunk,
+                                 config.subsampling)
+            except PyserError as error:
+                raise PyserError(f"{utt}: {error}") from None
             writer.write(utt, output)
         line = dropped.finish(len(feats))
     return line
