@@ -101,7 +101,7 @@ def test_iemocap_utterances_without_words_stay_in_5531(tmp_path):
     assert "10 labelled utterances have no words in the transcript, transcribed <UNK>" in line
     text = read_table(tmp_path / "data/iemocap/text")
     assert len(text) == 50 and text["Ses04M-Ses04M_script01_1_M003"] == "<UNK>"
-    assert validate(tmp_path / "data/iemocap", need_text=True).startswith(f"{tmp_path}/data/iemocap: 50 utterances, 10 speakers")
+    assert "data/iemocap: 50 utterances, 10 speakers" in validate(tmp_path / "data/iemocap", need_text=True)
 
 
 def test_iemocap_summary_lines(tmp_path):

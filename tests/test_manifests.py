@@ -86,9 +86,9 @@ def test_export_command(data, tmp_path):
     run = CliRunner().invoke(group, ["export-manifests", str(data), str(tmp_path / "m")])
     assert run.exit_code == 0, run.output
     assert "2 recordings, 3 supervisions" in run.output
-    found = SupervisionSet.from_file(tmp_path / "m/data_supervisions.jsonl.gz")
+    found = {one.id: one for one in SupervisionSet.from_file(tmp_path / "m/data_supervisions.jsonl.gz")}
     assert found["b-1"].custom == {"emotion": "neu"} and found["b-1"].gender == "m"
-    assert RecordingSet.from_file(tmp_path / "m/data_recordings.jsonl.gz")["rec2"].num_samples == 24000
+    assert [one.num_samples for one in RecordingSet.from_file(tmp_path / "m/data_recordings.jsonl.gz")] == [24000, 24000]
 
 
 def test_lhotse_manifests_become_a_valid_data_directory(tmp_path):
@@ -121,3 +121,13 @@ def test_bad_data_directories(data, name, content, message):
     (data / name).write_text(content)
     with pytest.raises(PyserError, match=message):
         read_data_dir(data)
+
+
+def test_import_command_is_the_way_back(data, tmp_path):
+    CliRunner().invoke(group, ["export-manifests", str(data), str(tmp_path / "m")])
+    names = [str(tmp_path / f"m/data_{kind}.jsonl.gz") for kind in ("recordings", "supervisions")]
+    run = CliRunner().invoke(group, ["import-manifests", *names, str(tmp_path / "back")])
+    assert run.exit_code == 0 and "3 utterances, 2 speakers" in run.output
+    assert read_table(tmp_path / "back/utt2emo") == read_table(data / "utt2emo")
+    run = CliRunner().invoke(group, ["import-manifests", "none.jsonl.gz", names[1], str(tmp_path / "x")])
+    assert isinstance(run.exception, PyserError) and "none.jsonl.gz: no such manifest" in str(run.exception)

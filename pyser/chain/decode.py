@@ -84,8 +84,11 @@ def decode(
     refs: dict[str, str] = {}
     failed: list[str] = []
     for cut in read_cuts(data_dir, ivector_dir):
-        output = compute(model, features_of(cut), ivectors_of(cut), "output", period, config.frames_per_chunk,
-                         int(metadata["subsampling"]))
+        try:
+            output = compute(model, features_of(cut), ivectors_of(cut), "output", period, config.frames_per_chunk,
+                             int(metadata["subsampling"]))
+        except PyserError as error:
+            raise PyserError(f"{cut.id}: {error}") from None
         found = best_words(hlg, torch.from_numpy(output).log_softmax(-1), words, config)
         if found is None:
             failed.append(cut.id)

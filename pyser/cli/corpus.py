@@ -67,3 +67,23 @@ def export_manifests(data_dir: str, out_dir: str) -> None:
     name = Path(data_dir).resolve().name
     write_manifests(recordings, supervisions, out_dir, name)
     print(f"{out_dir}/{name}_*.jsonl.gz: {len(recordings)} recordings, {len(supervisions)} supervisions")
+
+
+@group.command("import-manifests")
+@click.argument("recordings")
+@click.argument("supervisions")
+@click.argument("data_dir")
+def import_manifests(recordings: str, supervisions: str, data_dir: str) -> None:
+    """Lhotse manifests RECORDINGS and SUPERVISIONS (.jsonl.gz) -> Kaldi DATA_DIR."""
+    from pathlib import Path
+
+    from lhotse import RecordingSet, SupervisionSet
+
+    from pyser.kaldi.datadir import validate
+    from pyser.kaldi.manifests import write_data_dir
+
+    for path in (recordings, supervisions):
+        if not Path(path).is_file():
+            raise PyserError(f"{path}: no such manifest")
+    write_data_dir(RecordingSet.from_file(recordings), SupervisionSet.from_file(supervisions), data_dir)
+    print(validate(data_dir))
