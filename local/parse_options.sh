@@ -1,6 +1,7 @@
 # Sourced after a script's configuration section: `. parse_options.sh || exit 1`. Kaldi's rules:
 #   --name value        sets the variable `name` (dashes become underscores), which the script must already have set
 #   --name=value        is rejected;  a variable that is true or false takes only true or false;  --cmd may not be empty
+#   --stage, --stop-stage and --nj take whole numbers (this is ours, a stage "x" would otherwise skip everything)
 #   --config FILE       is sourced before all other options, wherever it stands
 #   --help, -h          prints $help_message
 # What is left in "$@" are the positional arguments.
@@ -32,6 +33,9 @@ while [ $# -gt 0 ]; do
         case "${!__name}" in
           true | false)
             case "$2" in true | false) ;; *) __options_fail "option $1 takes true or false, not '$2'" ;; esac ;;
+        esac
+        case "$__name" in
+          stage | stop_stage | nj) [[ $2 =~ ^-?[0-9]+$ ]] || __options_fail "option $1 takes a whole number, not '$2'" ;;
         esac
         if [ "$__name" = cmd ] && [ -z "$2" ]; then __options_fail "option --cmd is empty"; fi
         printf -v "$__name" %s "$2"

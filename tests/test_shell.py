@@ -45,6 +45,7 @@ def test_options_set_variables(tmp_path: Path, arguments: str, expected: str) ->
         ("--stage=3", "write '--name value'"),
         ("--unknown 3", "invalid option --unknown"),
         ("--use-gpu yes", "takes true or false"),
+        ("--stage three", "takes a whole number, not 'three'"),
         ("--cmd ''", "--cmd is empty"),
         ("--stage", "needs a value"),
         ("--config nowhere.conf", "cannot read the config nowhere.conf"),
