@@ -60,6 +60,7 @@ def test_mcnemar_exact():
     assert (only_a, only_b) == (9, 1)
     assert p == pytest.approx(2 * (1 + 10) / 2**10)  # two-sided binomial: 0 or 1 of 10
     assert mcnemar([True] * 5, [True] * 5) == (0, 0, 1.0)
+    assert mcnemar(list(np.ones(100, bool)), list(np.zeros(100, bool)))[2] == pytest.approx(2.0**-99)
     only_a, only_b, p = mcnemar([True] * 4000, [False] * 4000)
     assert only_a == 4000 and p == 0.0 or p < 1e-300  # no overflow
 

@@ -31,8 +31,8 @@ def mcnemar(a_correct: Sequence[bool], b_correct: Sequence[bool]) -> tuple[int, 
     """
     if len(a_correct) != len(b_correct):
         raise PyserError(f"{len(a_correct)} against {len(b_correct)} utterances; compare the same test set")
-    only_a = sum(a and not b for a, b in zip(a_correct, b_correct, strict=True))
-    only_b = sum(b and not a for a, b in zip(a_correct, b_correct, strict=True))
+    only_a = sum(bool(a and not b) for a, b in zip(a_correct, b_correct, strict=True))  # (numpy's integers overflow)
+    only_b = sum(bool(b and not a) for a, b in zip(a_correct, b_correct, strict=True))
     n, k = only_a + only_b, min(only_a, only_b)
     tail = sum(math.comb(n, i) for i in range(k + 1))  # whole numbers: exact however many utterances there are
     return only_a, only_b, min(1.0, 2 * tail / 2**n)
