@@ -84,6 +84,7 @@ def test_unknown_words_and_bounded_cache(built):
         for i, (frames, phones) in enumerate([("R EH D", "R EH D"), ("SPN SPN", "SPN"), ("R EH D", "R EH D")]):
             assert score(compiled[i], built, frames) == pytest.approx(phone_lm_score(phones), abs=1e-5)
     assert compiler.min_frames("reads zork") == 5 and compiler.min_frames(" ") is None
+    assert compiler.min_frames("r read") == 5 and compiler.min_frames("zork red zork zork") == 7
     with pytest.raises(PyserError, match="without words"):
         compiler.compile([""])
 

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from operator import eq
 from pathlib import Path
 from typing import Any
 
@@ -131,9 +132,14 @@ class NumeratorCompiler:
         return self.lexicon.get(word) or self.lexicon[UNKNOWN_WORD]
 
     def min_frames(self, text: str) -> int | None:
-        """Phones of the shortest way to say `text` (each takes a frame at least); None when it has no words."""
-        words = text.split()
-        return sum(min(map(len, self.pronunciations(word))) for word in words) if words else None
+        """Frames of the shortest way to say `text`, None when it has no words: one for each phone, and one more between
+        two equal phones (CTC's blank, or silence)."""
+        shortest = {"": 0}  # by last phone
+        for word in text.split():
+            ways = [(phones[-1], frames + len(phones) + sum(map(eq, phones, (last, *phones))))
+                    for last, frames in shortest.items() for phones in self.pronunciations(word)]
+            shortest = {phone: min(frames for last, frames in ways if last == phone) for phone, _ in ways}
+        return min(shortest.values()) or None
 
     def compile(self, texts: list[str]) -> Any:
         """k2 FsaVec, a numerator graph for each text."""
