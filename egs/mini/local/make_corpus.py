@@ -27,17 +27,19 @@ from pyser.errors import PyserError
 from pyser.lang.lexicon import cmudict, read_lexicon
 
 RATE = 16000
-# Talks of each part: espeak-ng voices, none of them in two parts. 22 minutes of training speech, two of dev and test.
+# Talks of each part: espeak-ng voices, none of them in two parts. 25 minutes of training talks, two of dev, three of test.
+# (f2, f3, f5, Alicia, victor and sandro breathe differently in every process: corpora would not be repeatable.)
 TALKS = {
-    "train": ("en-us+m1", "en-us+f1", "en+m3", "en-us+f2", "en-us+m4", "en+f3", "en-us+m5", "en-us+f4", "en+m6",
-              "en-us+f5", "en+m7", "en+f2"),
-    "dev": ("en-us+m2", "en+f4"),
-    "test": ("en-us+m7", "en-us+f3", "en+m8"),
+    "train": ("en-us+m1", "en-us+f1", "en+m3", "en-us+linda", "en-us+m4", "en+steph", "en-us+m5", "en-us+f4", "en+m6",
+              "en-us+Annie", "en+m7", "en+aunty"),
+    "dev": ("en-us+m2", "en+Andrea"),
+    "test": ("en-us+travis", "en-us+belinda", "en+m8"),
 }
+WOMEN = {"f1", "f4", "linda", "steph", "steph2", "steph3", "Annie", "aunty", "Andrea", "belinda"}
 SEGMENTS = {"train": 36, "dev": 18, "test": 18}  # in a talk
 ACTORS = {  # a woman and a man in each session
-    1: {"F": "en-us+f1", "M": "en-us+m1"}, 2: {"F": "en-us+f2", "M": "en-us+m3"}, 3: {"F": "en+f3", "M": "en+m4"},
-    4: {"F": "en-us+f4", "M": "en-us+m6"}, 5: {"F": "en+f5", "M": "en+m7"},
+    1: {"F": "en-us+steph2", "M": "en-us+max"}, 2: {"F": "en+belinda", "M": "en-us+miguel"},
+    3: {"F": "en+f1", "M": "en+john"}, 4: {"F": "en-us+steph3", "M": "en-us+Marco"}, 5: {"F": "en+Annie", "M": "en+norbert"},
 }
 
 
@@ -125,7 +127,7 @@ def stm_line(talk: str, start: float, end: float, words: str, gender: str) -> st
 def make_talk(folder: Path, part: str, number: int) -> None:
     """<part>/sph/<talk>.sph and <part>/stm/<talk>.stm."""
     random, voice = np.random.default_rng([number, len(part)]), TALKS[part][number]
-    talk, gender = f"{part.capitalize()}Speaker{number + 1:02d}_2026", "female" if "+f" in voice else "male"
+    talk, gender = f"{part.capitalize()}Speaker{number + 1:02d}_2026", "female" if voice.split("+")[1] in WOMEN else "male"
     usual = NEUTRAL.varied(random, 1.5)
     samples, lines, clock = [pause(0.5, random)], [], 0.5
     for segment in range(SEGMENTS[part]):
