@@ -150,6 +150,8 @@ def test_files_round_trip(tmp_path, online):
     again = read_extractor(tmp_path / "final.ie")
     assert np.array_equal(again.projections, online.extractor.projections)
     assert np.array_equal(again.sigma_inv, online.extractor.sigma_inv)
+    write_extractor(read_extractor(GOLDEN / "1.ie"), tmp_path / "1.ie")
+    assert (tmp_path / "1.ie").read_bytes() == (GOLDEN / "1.ie").read_bytes()  # as Kaldi wrote it
     write_diag_gmm(online.ubm, tmp_path / "final.dubm")
     assert np.allclose(read_diag_gmm(tmp_path / "final.dubm").means, online.ubm.means, rtol=1e-5, atol=1e-5)
 
