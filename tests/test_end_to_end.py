@@ -65,7 +65,7 @@ def emotion(work, acoustic):
 
 def test_the_acoustic_model_has_learnt_the_words(work, acoustic):
     line = (work / "exp/tdnn/decode_test/wer.txt").read_text().splitlines()[0]
-    assert float(line.split()[1]) < 40, line  # most phones are clear; chance is near 100
+    assert float(line.split()[1]) < 25, line  # 3.3 when this was written; chance is near 100
 
 
 def test_emotion_is_recognised(work, emotion):
@@ -73,7 +73,7 @@ def test_emotion_is_recognised(work, emotion):
     results = json.loads((work / "ser_exp/ser_tdnnf3/results.json").read_text())
     confusion = results["pooled"]["confusion"]
     assert sum(map(sum, confusion)) == 80 and len(results["folds"]) == 5
-    assert results["pooled"]["ua"] > 50 or 1 >= results["pooled"]["ua"] > 0.5, results["pooled"]  # chance is a quarter
+    assert results["pooled"]["ua"] > 0.6, results["pooled"]  # 0.96 when this was written; chance is a quarter
     assert (work / "ser_exp/ser_tdnnf3/confusion.png").stat().st_size > 1000
     assert "UA" in log
 
