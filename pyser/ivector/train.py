@@ -30,7 +30,8 @@ STEPS = ("global_cmvn.stats", "final.mat", "final.dubm", "final.ie")
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """num_utts utterances, drawn at random, are used if there are more: the extractor gains little from the rest."""
+    """num_utts utterances, drawn at random, are used if there are more (the extractor gains little from the rest), and
+    of them about num_frames frames for the UBM."""
 
     num_gauss: int = 512
     ivector_dim: int = 100
@@ -68,7 +69,7 @@ def train(data_dir: str | Path, out_dir: str | Path, config: TrainConfig) -> Non
     if not ubm.exists():
         frames = _frame_sample(corpus, front_end, global_stats[0, -1], config)
         print(f"ivector train: UBM of {config.num_gauss} Gaussians on {len(frames)} frames", flush=True)
-        ubm_config = UbmConfig(config.num_gauss, config.num_frames, seed=config.seed)
+        ubm_config = UbmConfig(config.num_gauss, seed=config.seed)
         write_diag_gmm(train_ubm(frames, ubm_config, lambda line: print(f"ivector train: {line}", flush=True)), ubm)
     if not final.exists():
         _train_extractor(corpus, front_end, read_diag_gmm(ubm), out, config)

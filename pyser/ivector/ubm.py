@@ -56,10 +56,12 @@ def posteriors(loglikes: np.ndarray, num_gselect: int = 5, min_post: float = 0.0
 
 @dataclass(frozen=True)
 class UbmConfig:
-    """num_iters rounds of EM on num_frames frames; the number of Gaussians doubles up to num_gauss in the first half."""
+    """num_iters rounds of EM; half of num_gauss Gaussians start, splits in the first half of the rounds make the rest.
+
+    min_occupancy, min_weight : Gaussians below either (frames, share of frames) are removed; variances are floored
+    """
 
     num_gauss: int = 512
-    num_frames: int = 400_000
     num_iters: int = 20
     min_weight: float = 1e-4
     min_occupancy: float = 10.0
@@ -90,8 +92,7 @@ def train_ubm(
 def em_step(ubm: DiagGmm, parts: Iterable[np.ndarray], config: UbmConfig, chunk: int = 8192) -> tuple[DiagGmm, float]:
     """One round of EM over parts (T, D); returns the new model and the old one's log-likelihood per frame.
 
-    Gaussians of too few frames keep their parameters if there is nothing to take their place (mle-diag-gmm.cc removes
-    them; the splits of the following rounds bring them back).
+    Gaussians of too few frames are removed (mle-diag-gmm.cc); splits bring the number back while they go on.
     """
     shape = ubm.means.shape
     count, first, second = np.zeros(shape[0]), np.zeros(shape), np.zeros(shape)
