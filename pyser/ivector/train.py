@@ -118,6 +118,8 @@ class _Corpus:
 
 
 def _pca(corpus: _Corpus, global_stats: np.ndarray, config: TrainConfig) -> np.ndarray:
+    # (get_pca_transform.sh normalises every utterance on its own; here the speaker's earlier ones count, as they do in
+    # extraction. That alone makes the difference to a final.mat of Kaldi's from the same features.)
     count, first, second = 0, np.zeros(1), np.zeros((1, 1))
     for _, feats in corpus.normalised(global_stats):
         x = splice(feats, config.left_context, config.right_context)[:: config.subsample]
