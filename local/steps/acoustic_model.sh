@@ -92,4 +92,4 @@ if wanted 5; then
     echo "  $set: $(grep WER "$exp/tdnn/decode_$set/wer.txt")"
   done
 fi
-echo "$(date +%H:%M:%S) done; acoustic model in $exp/tdnn, extractor in $exp/ivector_extractor"
+if wanted 5; then echo "$(date +%H:%M:%S) done; acoustic model in $exp/tdnn, extractor in $exp/ivector_extractor"; fi
