@@ -61,6 +61,18 @@ def read_lines(path: str | Path) -> list[str]:
         raise PyserError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); convert it with iconv") from None
 
 
+def read_json(path: str | Path, *needed: str) -> dict[str, Any]:
+    """A JSON object; PyserError if it is missing, damaged or lacks one of the keys `needed`."""
+    try:
+        value = json.loads("\n".join(read_lines(path)))
+    except ValueError as error:
+        raise PyserError(f"{path}: not JSON ({error}); write it again") from None
+    lacking = [key for key in needed if not isinstance(value, dict) or key not in value]
+    if lacking:
+        raise PyserError(f"{path}: has no '{lacking[0]}'; is it the right file?")
+    return dict(value)
+
+
 @contextmanager
 def silent_stderr() -> Iterator[None]:
     """Keep C++ libraries from logging to stderr inside the block: what they fail at is raised, and said in one line."""

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from pyser.errors import PyserError
-from pyser.files import read_lines
+from pyser.files import read_json
 from pyser.nn import model_io
 from pyser.nn.tdnnf import TdnnF, TdnnfConfig
 from pyser.training import checkpoints
@@ -20,7 +20,7 @@ def average(exp_dir: str | Path, epochs: int = 2) -> str:
     if epochs < 1:
         raise PyserError(f"--epochs {epochs}: must be at least 1")
     exp_dir = Path(exp_dir)
-    description = json.loads("\n".join(read_lines(exp_dir / "config.json")))
+    description = read_json(exp_dir / "config.json", "network", "tokens", "chain")
     folder = exp_dir / "checkpoints"
     last = checkpoints.numbers(folder)[-epochs:]
     model = TdnnF(TdnnfConfig(**description["network"]))

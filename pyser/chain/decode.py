@@ -11,6 +11,7 @@ import torch
 
 from pyser.errors import PyserError
 from pyser.files import write_text
+from pyser.kaldi.datadir import write_table
 from pyser.scoring.wer import format_wer, score
 
 try:
@@ -95,17 +96,12 @@ def decode(
         hyps[cut.id] = " ".join(found or [])
         refs[cut.id] = text_of(cut)
     out_dir = Path(out_dir)
-    write_text(out_dir / "hyp.txt", table(hyps))
+    write_table(out_dir / "hyp.txt", hyps)
     if failed:
         print(f"{len(failed)} utterances without a path (e.g. {failed[0]}); raise --search-beam", flush=True)
     if not any(refs.values()):
         return f"{len(hyps)} utterances decoded, {data_dir} has no transcripts to score them with"
-    write_text(out_dir / "ref.txt", table(refs))
+    write_table(out_dir / "ref.txt", refs)
     errors, report = score(refs, hyps)
     write_text(out_dir / "wer.txt", report)
     return format_wer(errors)
-
-
-def table(rows: dict[str, str]) -> str:
-    """Kaldi's text file, sorted by key."""
-    return "".join(f"{key} {value}".rstrip() + "\n" for key, value in sorted(rows.items()))

@@ -16,7 +16,7 @@ from pyser.chain.data import Batch, ChainData, features_of, ivectors_of, select
 from pyser.chain.lfmmi import EXACT_BEAM, LfMmi, LfMmiConfig
 from pyser.chain.schedule import parse_schedule
 from pyser.errors import PyserError
-from pyser.files import write_json
+from pyser.files import read_json, write_json
 from pyser.nn.tdnnf import TdnnF, TdnnfConfig
 from pyser.training import checkpoints
 from pyser.training.loop import Stats, TrainConfig, set_seed
@@ -173,7 +173,7 @@ def write_description(exp_dir: Path, config: ChainConfig, network: TdnnfConfig, 
     path = exp_dir / "config.json"
     description = json.loads(json.dumps({"chain": asdict(config), "network": asdict(network), "tokens": tokens}))
     if path.exists() and checkpoints.numbers(exp_dir / "checkpoints"):
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = read_json(path, "network", "tokens")
         for part in ("network", "tokens"):
             if before[part] != description[part]:
                 raise PyserError(f"{path}: this directory holds a run with another {part}; use a new directory")

@@ -57,7 +57,7 @@ def compare(results: tuple[str, ...]) -> None:
 @click.argument("hyp")
 def wer(ref: str, hyp: str) -> None:
     """Word error rate of the Kaldi-style text HYP against REF."""
-    from pyser.kaldi.datadir import read_table
+    from pyser.kaldi.tables import read_table
     from pyser.scoring.wer import score
 
     print(score(read_table(ref), read_table(hyp))[1], end="")

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pyser.errors import Dropped, PyserError
-from pyser.kaldi.datadir import read_table
-from pyser.kaldi.tables import MatrixWriter
+from pyser.kaldi.tables import MatrixWriter, read_table
 from pyser.kaldi.wav import cut_segment, load_audio
 
 REPORT_SECONDS = 10.0

@@ -28,7 +28,7 @@ class UtteranceStats:
     @classmethod
     def of(cls, feats: np.ndarray, indices: np.ndarray, post: np.ndarray, num_gauss: int) -> UtteranceStats:
         """feats (T, D); indices, post (T, K) of the UBM, scaled."""
-        frames, dim = feats.shape
+        dim = feats.shape[1]
         rows = np.zeros(indices.size, int)
         counts = csr_matrix((post.ravel(), (rows, indices.ravel())), shape=(1, num_gauss))
         columns = (indices[:, :, None] * dim + np.arange(dim)).ravel()
@@ -57,7 +57,6 @@ class ExtractorConfig:
     """Kaldi's defaults (IvectorExtractorOptions, IvectorExtractorEstimationOptions)."""
 
     ivector_dim: int = 100
-    num_iters: int = 10
     gaussian_min_count: float = 100.0
     variance_floor_factor: float = 0.1
     seed: int = 0

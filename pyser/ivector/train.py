@@ -6,7 +6,6 @@ train_ivector_extractor.sh (steps/online/nnet2) do one after the other:
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -17,7 +16,7 @@ import numpy as np
 from pyser.errors import PyserError
 from pyser.features.cmvn import apply_online_cmvn, cmvn_stats, read_stats, write_stats
 from pyser.features.splice import splice
-from pyser.files import read_lines, write_json, write_text
+from pyser.files import read_json, read_lines, write_json, write_text
 from pyser.ivector.em import ExtractorConfig, UtteranceStats, accumulate, add_scatter, initialise, update
 from pyser.ivector.extractor import read_extractor, write_extractor
 from pyser.ivector.online import FrontEnd
@@ -78,7 +77,7 @@ def train(data_dir: str | Path, out_dir: str | Path, config: TrainConfig) -> Non
 def _forget_other_runs(out: Path, stamp: dict[str, object]) -> None:
     """Steps finished with other options or other features are not this run's."""
     path = out / "train.json"
-    if not path.exists() or json.loads(path.read_text()) != stamp:
+    if not path.exists() or read_json(path) != stamp:
         for old in [*(out / name for name in STEPS), *out.glob("*.ie")]:
             old.unlink(missing_ok=True)
         write_json(path, stamp)
@@ -144,12 +143,12 @@ def _train_extractor(corpus: _Corpus, front_end: FrontEnd, ubm: DiagGmm, out: Pa
     for number, (feats, normalised) in enumerate(corpus.normalised(front_end.global_stats), start=1):
         likes = ubm.loglikes(front_end.project(normalised)[:: config.subsample])
         indices, post = posteriors(likes, config.num_gselect, config.min_post)
-        raw = front_end.project(feats)[:: config.subsample]
-        utterances.append(UtteranceStats.of(raw, indices, post * scale, num_gauss))
-        add_scatter(scatters, raw, indices, post * scale)
+        raw, post = front_end.project(feats)[:: config.subsample], post * scale
+        utterances.append(UtteranceStats.of(raw, indices, post, num_gauss))
+        add_scatter(scatters, raw, indices, post)
         if number % 1000 == 0:
             print(f"ivector train: statistics of {number} of {len(corpus)} utterances", flush=True)
-    em = ExtractorConfig(config.ivector_dim, config.num_iters, seed=config.seed)
+    em = ExtractorConfig(config.ivector_dim, seed=config.seed)
     done = max((int(path.stem) for path in out.glob("[0-9]*.ie")), default=0)
     extractor = read_extractor(out / f"{done}.ie") if done else initialise(ubm, em)
     for iteration in range(done + 1, config.num_iters + 1):

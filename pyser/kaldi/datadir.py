@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pyser.errors import Dropped, PyserError
 from pyser.files import read_lines, write_text
-from pyser.kaldi.tables import load_matrix, read_scp
+from pyser.kaldi.tables import load_matrix, read_scp, read_table
 from pyser.kaldi.wav import Source, parse_entry
 
 UTTERANCE_LISTS = (  # keyed by utterance; utt2emo and its kin are pyser's own, Kaldi leaves them alone
@@ -22,19 +22,6 @@ UTTERANCE_LISTS = (  # keyed by utterance; utt2emo and its kin are pyser's own, 
 FEATURE_LISTS = ("feats.scp", "utt2num_frames", "cmvn.scp")
 
 Table = dict[str, str]
-
-
-def read_table(path: str | Path) -> Table:
-    """First word of each line -> the rest."""
-    table: Table = {}
-    for number, line in enumerate(read_lines(path), start=1):
-        key, _, value = line.strip().partition(" ")
-        if not key:
-            raise PyserError(f"{path}:{number}: empty line; take it out")
-        if key in table:
-            raise PyserError(f"{path}:{number}: {key} occurs twice; make the keys unique")
-        table[key] = value.strip()
-    return table
 
 
 def write_table(path: str | Path, table: Table) -> None:

@@ -14,16 +14,25 @@ from pyser.errors import PyserError
 from pyser.files import read_lines, silent_stderr
 
 
-def read_scp(path: str | Path) -> dict[str, str]:
-    """Key -> rxfilename (`file:offset` or `file:offset[first:last]`) of an scp file, in the file's order."""
+def read_table(path: str | Path) -> dict[str, str]:
+    """First word of each line -> the rest, of any of Kaldi's `key value` lists."""
     table: dict[str, str] = {}
     for number, line in enumerate(read_lines(path), start=1):
         key, _, value = line.strip().partition(" ")
-        if not value:
-            raise PyserError(f"{path}:{number}: expected 'key file:offset', found '{line.strip()[:80]}'")
+        if not key:
+            raise PyserError(f"{path}:{number}: empty line; take it out")
         if key in table:
             raise PyserError(f"{path}:{number}: {key} occurs twice; make the keys unique")
         table[key] = value.strip()
+    return table
+
+
+def read_scp(path: str | Path) -> dict[str, str]:
+    """Key -> rxfilename (`file:offset` or `file:offset[first:last]`) of an scp file, in the file's order."""
+    table = read_table(path)
+    for number, (key, rxfilename) in enumerate(table.items(), start=1):  # (no line is passed over, so these are lines)
+        if not rxfilename:
+            raise PyserError(f"{path}:{number}: expected 'key file:offset', found '{key[:80]}'")
     return table
 
 

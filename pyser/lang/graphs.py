@@ -13,7 +13,7 @@ from typing import Any
 
 from pyser.errors import PyserError
 from pyser.files import atomic, read_lines, silent_stderr, write_text, write_torch
-from pyser.kaldi.datadir import read_table
+from pyser.kaldi.tables import read_table
 from pyser.lang.lang import import_k2, read_symbols, read_tokens
 from pyser.lang.lexicon import SILENCE, UNKNOWN_WORD, Lexicon, read_lexicon
 from pyser.lang.ngram import BOS, EOS, Gram, Ngram, estimate

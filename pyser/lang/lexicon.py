@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pyser.errors import PyserError
 from pyser.files import read_lines, write_text
-from pyser.kaldi.datadir import read_table
+from pyser.kaldi.tables import read_table
 
 SILENCE, UNKNOWN_PHONE = "SIL", "SPN"
 SILENCE_WORD, UNKNOWN_WORD = "!SIL", "<UNK>"

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from pyser.errors import PyserError
-from pyser.files import read_lines, write_json
-from pyser.kaldi.datadir import read_table
+from pyser.files import read_json, write_json
+from pyser.kaldi.tables import read_table
 from pyser.scoring.metrics import confusion, figures, recalls
 from pyser.ser.folds import PARTS, SELECTIONS, Fold, check_leaks, read_fold
 
@@ -133,18 +133,6 @@ def read_decisions(path: Path, utts: Sequence[str], labels: Sequence[str]) -> di
     if odd:
         raise PyserError(f"{path}: {len(odd)} utterances differ from test.list, e.g. {min(odd)}; train this fold again")
     return {utt: decisions[utt] for utt in utts}
-
-
-def read_json(path: str | Path, *needed: str) -> dict[str, Any]:
-    """A JSON object; PyserError if it is missing, damaged or lacks one of the keys `needed`."""
-    try:
-        value = json.loads("\n".join(read_lines(path)))
-    except ValueError as error:
-        raise PyserError(f"{path}: not JSON ({error}); write it again") from None
-    lacking = [key for key in needed if not isinstance(value, dict) or key not in value]
-    if lacking:
-        raise PyserError(f"{path}: has no '{lacking[0]}'; is it the right file?")
-    return dict(value)
 
 
 def read_results(path: str | Path) -> Results:

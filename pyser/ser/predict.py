@@ -30,7 +30,6 @@ from pyser.nn.model_io import load_tdnnf
 from pyser.nn.tdnnf import TdnnF
 from pyser.ser.frame_classifier import FrameClassifier, read_classifier, utterance_posteriors
 
-EXTRACTOR_FILES = ("final.ie", "final.dubm", "final.mat", "global_cmvn.stats", "splice_opts", "online_cmvn.conf")
 Audio = str | os.PathLike[str] | tuple[np.ndarray, int]
 
 
@@ -188,8 +187,10 @@ def package_frontend(
         shutil.copyfile(chain_model, partial / "final.safetensors")
         shutil.copyfile(mfcc_conf, partial / "mfcc.conf")
         if extractor_dir is not None:
+            from pyser.ivector.online import FILES
+
             (partial / "ivector_extractor").mkdir()
-            for name in EXTRACTOR_FILES:
+            for name in FILES:
                 if not (Path(extractor_dir) / name).is_file():
                     raise PyserError(f"{extractor_dir}/{name}: missing; run `pyser ivector train` first")
                 shutil.copyfile(Path(extractor_dir) / name, partial / "ivector_extractor" / name)

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from pyser.errors import Dropped, PyserError
-from pyser.files import read_lines, write_json, write_text
-from pyser.kaldi.datadir import read_table, write_table
-from pyser.kaldi.tables import load_matrix, read_scp
+from pyser.files import read_json, write_json, write_text
+from pyser.kaldi.datadir import write_table
+from pyser.kaldi.tables import load_matrix, read_scp, read_table
 from pyser.scoring.metrics import unweighted_accuracy, weighted_accuracy
 from pyser.ser.folds import Fold, check_leaks, digest, fold_names, read_fold, write_fold
 from pyser.ser.frame_classifier import CHUNK, FrameClassifier, SerConfig, save_classifier, utterance_posteriors
@@ -93,8 +93,7 @@ def train_fold(
     """Train, select and test one fold in `out_dir`; returns a line with the validation UA."""
     digests = fold.digests() | {"feats": _features_digest(fold, feats), "labels": digest(
         f"{utt} {emotions[utt]}" for utt in (*fold.train, *fold.valid, *fold.test))}
-    history = _reopen(out_dir, fold, digests)
-    if history is not None:
+    if _finished(out_dir, fold, digests):
         return f"fold {fold.name}: finished before"
     classes = {utt: labels.index(emotions[utt]) for utt in (*fold.train, *fold.valid)}
     frames = load_frames(fold.train, feats, classes, config.subsample, f"fold {fold.name} train")
@@ -176,7 +175,7 @@ def _settings(
     """Write ser.json, or check that the one that is there says the same."""
     path = exp_dir / "ser.json"
     if path.exists():
-        then = json.loads("\n".join(read_lines(path)))
+        then = read_json(path)
         now = asdict(config)
         changed = [f"{name} {then['config'].get(name)} -> {now[name]}" for name in now
                    if then["config"].get(name) != now[name]]
@@ -184,7 +183,7 @@ def _settings(
         if changed:
             raise PyserError(f"{exp_dir}: made with other settings ({', '.join(changed)}); delete it or use another")
     info = folds_dir / "info.json"
-    about = json.loads("\n".join(read_lines(info))) if info.exists() else {}
+    about = read_json(info) if info.exists() else {}
     settings = {"config": asdict(config), "labels": labels, "folds": asked, "data": str(data_dir), "about": about}
     write_json(path, settings)
 
@@ -197,11 +196,11 @@ def _features_digest(fold: Fold, feats: Mapping[str, str]) -> str:
     return digest([*(f"{utt} {feats[utt]}" for utt in utts), *(f"{s.st_size} {s.st_mtime_ns}" for s in stats)])
 
 
-def _reopen(out_dir: Path, fold: Fold, digests: dict[str, str]) -> bool | None:
-    """True if the fold is finished, None if there is something to train; lists are written for a new fold."""
+def _finished(out_dir: Path, fold: Fold, digests: dict[str, str]) -> bool:
+    """Whether the fold is trained and tested; if not, its lists are written (or left) and training may go on."""
     path = out_dir / "digests.json"
     if path.exists():
-        then = json.loads("\n".join(read_lines(path)))
+        then = read_json(path)
         changed = [name for name, value in digests.items() if then.get(name) != value]
         if changed and changed != ["feats"]:
             raise PyserError(f"{out_dir}: trained with other {changed[0]} list; delete it or use another directory")
@@ -212,4 +211,4 @@ def _reopen(out_dir: Path, fold: Fold, digests: dict[str, str]) -> bool | None:
         return True
     write_fold(out_dir, fold)
     write_json(path, digests)
-    return None
+    return False

@@ -16,6 +16,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -199,8 +200,7 @@ def make_tedlium(folder: Path) -> list[Callable[[], None]]:
         for kind in ("sph", "stm"):
             (folder / part / kind).mkdir(parents=True)
     (folder / "TEDLIUM.152k.dic").write_text(dictionary())
-    return [lambda part=part, number=number: make_talk(folder, part, number)  # type: ignore[misc]
-            for part in TALKS for number in range(len(TALKS[part]))]
+    return [partial(make_talk, folder, part, number) for part in TALKS for number in range(len(TALKS[part]))]
 
 
 def make_iemocap(folder: Path) -> list[Callable[[], None]]:
@@ -210,8 +210,7 @@ def make_iemocap(folder: Path) -> list[Callable[[], None]]:
             (folder / f"Session{session}" / "dialog" / kind).mkdir(parents=True)
         (folder / f"Session{session}" / "dialog/EmoEvaluation/._Ses01F_impro01.txt").write_bytes(b"\0\5\26\7")  # a Mac's
         for seed, dialog in enumerate((f"Ses{session:02d}F_impro01", f"Ses{session:02d}M_script01_1")):
-            jobs.append(lambda session=session, dialog=dialog, seed=seed:  # type: ignore[misc]
-                        make_dialog(folder, session, dialog, 10 * session + seed))
+            jobs.append(partial(make_dialog, folder, session, dialog, 10 * session + seed))
     return jobs
 
 
@@ -224,18 +223,18 @@ def make_tree(out: Path, name: str, maker: Callable[[Path], list[Callable[[], No
         return
     if (out / name).exists() and not done.exists():  # it may be the real corpus
         raise PyserError(f"{out / name} was not made by this program and is left alone; give another OUT_DIR")
-    partial, start = out / f".{name}.partial", time.monotonic()
-    shutil.rmtree(partial, ignore_errors=True)
-    jobs = maker(partial)
+    unfinished, start = out / f".{name}.partial", time.monotonic()
+    shutil.rmtree(unfinished, ignore_errors=True)
+    jobs = maker(unfinished)
     clock = start
     for number, job in enumerate(jobs, start=1):
         job()
         if time.monotonic() - clock > 5:
             clock = time.monotonic()
             print(f"  {name}: {number} of {len(jobs)} talks or dialogs", flush=True)
-    (partial / ".made_by").write_text(stamp)
+    (unfinished / ".made_by").write_text(stamp)
     shutil.rmtree(out / name, ignore_errors=True)
-    partial.rename(out / name)
+    unfinished.rename(out / name)
     seconds = sum(soundfile.info(str(path)).duration for path in (out / name).rglob("*") if path.suffix in (".sph", ".wav"))
     print(f"  {name}: {seconds / 60:.1f} minutes of synthetic speech in {time.monotonic() - start:.0f} s", flush=True)
 
