@@ -1,14 +1,33 @@
-"""Kaldi tables: what is read from hand-made bytes, and what the writer leaves on disk when it ends well or badly."""
+"""Kaldi tables: hand-made bytes, what Kaldi wrote, and what the writer leaves on disk when it ends well or badly."""
 
+import gzip
+import io
+import os
 import struct
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pyser.errors import PyserError
-from pyser.kaldi.tables import MatrixWriter, load_matrix, load_vector, read_matrices, read_scp
+from pyser.kaldi.tables import (
+    MatrixTable,
+    MatrixWriter,
+    VectorTable,
+    load_matrix,
+    load_vector,
+    read_integers,
+    read_matrices,
+    read_posteriors,
+    read_scp,
+    read_table,
+)
 
-MATRIX = np.array([[1, 2, 3], [4, 5, 6], [7, 8, 9], [10, 11, 12]], dtype=np.float32)
+GOLDEN = Path(__file__).parent / "golden/tables"
+
+ROWS = np.array([[1, 2, 3], [4, 5, 6], [7, 8, 9], [10, 11, 12]], dtype=np.float32)
 
 
 def float_matrix(matrix: np.ndarray) -> bytes:
@@ -20,7 +39,7 @@ def float_matrix(matrix: np.ndarray) -> bytes:
 def ark(tmp_path):
     """Two matrices, with keys a and b: the second one starts after 'a ', 15 + 48 bytes and 'b '."""
     path = tmp_path / "m.ark"
-    path.write_bytes(b"a " + float_matrix(MATRIX) + b"b " + float_matrix(-MATRIX[:1]))
+    path.write_bytes(b"a " + float_matrix(ROWS) + b"b " + float_matrix(-ROWS[:1]))
     return path
 
 
@@ -40,14 +59,21 @@ def test_read_scp_names_the_bad_line(tmp_path, text, message):
         read_scp(tmp_path / "x.scp")
 
 
+def test_read_table_splits_at_any_white_space(tmp_path):
+    (tmp_path / "text").write_text("a\tb c\nd   e\u3000f \ng\n", encoding="utf-8")
+    assert read_table(tmp_path / "text") == {"a": "b c", "d": "e\u3000f", "g": ""}
+
+
 def test_load_matrix_at_an_offset(ark):
-    np.testing.assert_array_equal(load_matrix(f"{ark}:2"), MATRIX)
+    np.testing.assert_array_equal(load_matrix(f"{ark}:2"), ROWS)
     np.testing.assert_array_equal(load_matrix(f"{ark}:67"), [[-1, -2, -3]])
     assert load_matrix(f"{ark}:2").dtype == np.float32
 
 
 @pytest.mark.parametrize("rows, expected", [
     ("[1:2]", [[4, 5, 6], [7, 8, 9]]), ("[0:0]", [[1, 2, 3]]), ("[3:3]", [[10, 11, 12]]), ("[1:2,0:1]", [[4, 5], [7, 8]]),
+    ("[:,1:1]", [[2], [5], [8], [11]]), ("[3:3,:]", [[10, 11, 12]]),
+    ("[3:6]", [[10, 11, 12]]),  # Kaldi lets a range end up to three rows late
 ])
 def test_ranges_include_their_last_row(ark, rows, expected):
     np.testing.assert_array_equal(load_matrix(f"{ark}:2{rows}"), expected)
@@ -59,14 +85,20 @@ def test_load_vector(tmp_path):
 
 
 @pytest.mark.parametrize("entry, message", [
-    ("{}/none.ark:2", "no such archive"), ("{}/none.ark:2[0:1]", "no such archive"),
-    ("{}/m.ark:5", "not a whole Kaldi archive"), ("{}/m.ark:2[7:9]", "not a whole Kaldi archive"),
-    ("cat {}/m.ark |", "pipes are not run here"),
+    ("{}/none.ark:2", "no such file"), ("{}/none.ark:2[0:1]", "no such file"), ("{}", "cannot read it"),
+    ("{}/m.ark:5", r"byte 5: expected \["), ("{}/m.ark:900", "no such place"),
+    ("{}/m.ark:99999999999999999999999", "no such place"),
+    ("{}/m.ark:2[7:9]", "7:9 is not inside the 4x3"), ("{}/m.ark:2[4:4]", "not inside"), ("{}/m.ark:2[2:1]", "not inside"),
+    ("{}/m.ark:2[0:1,0:3]", "0:3 is not inside"), ("{}/m.ark:2[a]", "expected a range"),
+    ("{}/m.ark:2[0:1,:,:]", "expected a range"),
+    ("{}/m.ark:2[", "no such file"), ("cat {}/m.ark |", "pipes are not run here"),
+    ("touch {}/ran |", "pipes are not run here"),
 ])
 def test_bad_entries_are_named(ark, entry, message):
     with pytest.raises(PyserError, match=message) as caught:
         load_matrix(entry.format(ark.parent))
-    assert str(caught.value).startswith(entry.format(ark.parent))
+    assert str(caught.value).startswith(entry.format(ark.parent)) and "\n" not in str(caught.value)
+    assert not (ark.parent / "ran").exists()
 
 
 def test_read_matrices_from_ark_and_scp(ark):
@@ -75,15 +107,15 @@ def test_read_matrices_from_ark_and_scp(ark):
         ("b", [[-1, -2, -3]]), ("a", [[10, 11, 12]])]
     assert [(key, matrix.shape) for key, matrix in read_matrices(f"ark:{ark}")] == [("a", (4, 3)), ("b", (1, 3))]
     scp.write_text(f"a {ark.parent}/none.ark:2\n")
-    with pytest.raises(PyserError, match=r"m\.scp: a: .*no such archive"):
+    with pytest.raises(PyserError, match=r"m\.scp: a: .*no such file"):
         list(read_matrices(f"scp:{scp}"))
 
 
 def test_writer_without_compression_writes_these_bytes(tmp_path):
     with writer_to(tmp_path / "new", compress=False) as writer:
-        writer.write("a", MATRIX)
-        writer.write("b", -MATRIX[:1].astype(np.float64))
-    assert (tmp_path / "new/f.ark").read_bytes() == b"a " + float_matrix(MATRIX) + b"b " + float_matrix(-MATRIX[:1])
+        writer.write("a", ROWS)
+        writer.write("b", -ROWS[:1].astype(np.float64))
+    assert (tmp_path / "new/f.ark").read_bytes() == b"a " + float_matrix(ROWS) + b"b " + float_matrix(-ROWS[:1])
     assert (tmp_path / "new/f.scp").read_text() == f"a {tmp_path}/new/f.ark:2\nb {tmp_path}/new/f.ark:67\n"
 
 
@@ -99,22 +131,227 @@ def test_compression_is_one_byte_a_value_and_close(tmp_path):
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_not_a_number_is_refused_and_nothing_is_left(tmp_path, bad):
     with pytest.raises(PyserError, match="^utt7: not a number or infinite"), writer_to(tmp_path) as writer:
-        writer.write("utt6", MATRIX)
+        writer.write("utt6", ROWS)
         writer.write("utt7", np.array([[0.0, bad]]))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_exception_keeps_the_earlier_files(tmp_path):
     with writer_to(tmp_path) as writer:
-        writer.write("a", MATRIX)
+        writer.write("a", ROWS)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(KeyError), writer_to(tmp_path) as writer:
-        writer.write("b", -MATRIX)
+        writer.write("b", -ROWS)
         raise KeyError("stop")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-@pytest.mark.parametrize("wspecifier", ["ark:f.ark", "ark,scp:f.ark", "ark,scp:f.ark,f.scp,g", "f.ark"])
+@pytest.mark.parametrize("wspecifier", [
+    "ark,scp:f.ark", "ark,scp:f.ark,f.scp,g", "f.ark", "ark,x:f", "scp,ark:a,b", "ark,ark:f"])
 def test_writer_refuses_other_specifiers(wspecifier):
-    with pytest.raises(PyserError, match="expected ark,scp:FILE.ark,FILE.scp"):
+    with pytest.raises(PyserError, match="expected"):
         MatrixWriter(wspecifier)
+
+
+@pytest.mark.parametrize("rspecifier", ["f.ark", "ark,scp:f", "ark,x:f", "", "ark", "ark:f ", ":f", "scp,scp:f"])
+def test_reader_refuses_other_specifiers(rspecifier):
+    with pytest.raises(PyserError, match="expected"):
+        list(read_matrices(rspecifier))
+
+
+# what Kaldi wrote
+
+def test_ranges_as_kaldi_takes_them(monkeypatch):
+    monkeypatch.chdir(GOLDEN)
+    expected = dict(read_matrices("ark:ranges_result.ark"))
+    found = dict(read_matrices("scp:ranges.scp"))
+    assert list(found) == list(expected) and len(found) == 6
+    for key in expected:
+        np.testing.assert_array_equal(found[key], expected[key], key)
+
+
+def test_alignments_in_every_container(monkeypatch):
+    monkeypatch.chdir(GOLDEN)
+    lines = [line.split() for line in Path("ali.txt").read_text().splitlines()]
+    expected = {key: [int(word) for word in words] for key, *words in lines}
+    for rspecifier in ("ark:ali.ark", "scp:ali.scp", "ark,t:ali.txt", "ark:ali.1.gz", "ark:ali_text.1.gz",
+                       "ark:gunzip -c ali.1.gz |"):
+        assert {key: value.tolist() for key, value in read_integers(rspecifier, allow_pipes=True)} == expected
+    assert [indices.tolist() for indices, _ in dict(read_posteriors("ark:ali_post.ark"))["utt-b"]] == [[41]]
+
+
+# streams
+
+def test_standard_input_and_output(monkeypatch, capfdbinary):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO((GOLDEN / "float_matrix.ark").read_bytes())))
+    with MatrixWriter("ark,t,f:-", compress=False) as writer:
+        for key, matrix in read_matrices("ark:-"):
+            writer.write(key, matrix)
+    assert capfdbinary.readouterr().out == (GOLDEN / "float_matrix.txt").read_bytes()
+
+
+def test_pipes_only_run_when_allowed(tmp_path, ark):
+    command = f"cat {ark}; touch {tmp_path}/ran |"
+    (tmp_path / "p.scp").write_text(f"a tail -c +3 {ark}; touch {tmp_path}/ran |\n")
+    for rspecifier in (f"ark:{command}", f"scp:{tmp_path}/p.scp", f"scp:cat {tmp_path}/p.scp; touch {tmp_path}/ran |"):
+        with pytest.raises(PyserError, match="pipes are not run here"):
+            list(read_matrices(rspecifier))
+        assert not (tmp_path / "ran").exists()
+        assert next(iter(read_matrices(rspecifier, allow_pipes=True)))[1].tolist() == ROWS.tolist()
+        assert (tmp_path / "ran").exists()
+        (tmp_path / "ran").unlink()
+    with pytest.raises(PyserError, match="pipes are not run here"), MatrixWriter(f"ark:| touch {tmp_path}/ran"):
+        pass
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_command_that_fails_is_an_error(tmp_path, ark):
+    for command in (f"cat {ark}; exit 3", "exit 3", f"head -c 40 {ark}; exit 3"):
+        with pytest.raises(PyserError, match="the command failed .exit status 3"):
+            list(read_matrices(f"ark:{command} |", allow_pipes=True))
+    with pytest.raises(PyserError, match="exit status 4"):
+        load_matrix(f"tail -c +3 {ark}; exit 4 |", allow_pipes=True)
+    with pytest.raises(PyserError, match="exit status 5"):
+        with MatrixWriter("ark:| cat > /dev/null; exit 5", allow_pipes=True) as writer:
+            writer.write("a", ROWS)
+
+
+def test_reading_less_than_a_command_gives_is_no_error(ark):
+    reader = read_matrices(f"ark:cat {ark}; yes |", allow_pipes=True)
+    assert next(reader)[0] == "a"
+    reader.close()
+
+
+def test_output_through_a_pipe_and_into_gzip(tmp_path):
+    for wspecifier in (f"ark:| gzip -c > {tmp_path}/x.gz", f"ark:{tmp_path}/x.gz"):
+        with MatrixWriter(wspecifier, compress=False, allow_pipes=True) as writer:
+            writer.write("a", ROWS)
+        assert gzip.decompress((tmp_path / "x.gz").read_bytes()) == b"a " + float_matrix(ROWS)
+    assert [path.name for path in tmp_path.iterdir()] == ["x.gz"]
+
+
+def test_links_and_devices_stay_what_they_are(tmp_path):
+    (tmp_path / "disk2").mkdir()
+    (tmp_path / "x.ark").symlink_to("disk2/x.ark")
+    os.mkfifo(tmp_path / "fifo")
+    reader = subprocess.Popen(["cat", tmp_path / "fifo"], stdout=subprocess.PIPE)
+    for wspecifier in (f"ark,scp:{tmp_path}/x.ark,{tmp_path}/x.scp", f"ark:{tmp_path}/fifo"):
+        with MatrixWriter(wspecifier, compress=False) as writer:
+            writer.write("a", ROWS)
+    assert (tmp_path / "x.ark").is_symlink() and not (tmp_path / "disk2/x.ark").is_symlink()
+    assert reader.communicate()[0] == (tmp_path / "disk2/x.ark").read_bytes() == b"a " + float_matrix(ROWS)
+    np.testing.assert_array_equal(dict(read_matrices(f"scp:{tmp_path}/x.scp"))["a"], ROWS)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_is_named(tmp_path):
+    (tmp_path / "x.gz").symlink_to("/dev/full")
+    for name in ("/dev/full", f"{tmp_path}/x.gz"):
+        with pytest.raises(PyserError, match=f"^cannot write {name}: No space left"):
+            with MatrixWriter(f"ark:{name}") as writer:
+                writer.write("a", ROWS)
+
+
+def test_an_scp_file_reads_its_archive_without_opening_it_again(ark, monkeypatch):
+    (scp := ark.with_suffix(".scp")).write_text(f"a {ark}:2\nb {ark}:67\nc {ark}:2[0:1]\nd {ark}:2[2:3]\n")
+    opened = []
+
+    def count(rxfilename, *arguments):
+        opened.append(rxfilename)
+        return open_input(rxfilename, *arguments)
+
+    open_input = sys.modules["pyser.kaldi.tables"].open_input
+    monkeypatch.setattr("pyser.kaldi.tables.open_input", count)
+    assert len(list(read_matrices(f"scp:{scp}"))) == 4
+    assert opened == [str(scp), f"{ark}:2"]
+
+
+def test_what_is_read_may_be_changed(ark):
+    (scp := ark.with_suffix(".scp")).write_text(f"a {ark}:2[0:1]\nb {ark}:2[0:1]\n")
+    for rspecifier in (f"ark:{ark}", f"scp:{scp}"):
+        for _, matrix in read_matrices(rspecifier):
+            assert abs(matrix[0, 0]) == 1
+            matrix[:] = 0
+
+
+# order, duplicates, permissive reading, random access
+
+def table_of(directory, *keys):
+    with MatrixWriter(f"ark,scp:{directory}/t.ark,{directory}/t.scp", compress=False) as writer:
+        for number, key in enumerate(keys):
+            writer.write(key, np.full((1, 1), number))
+    return [f"ark:{directory}/t.ark", f"scp:{directory}/t.scp"]
+
+
+def test_random_access(tmp_path):
+    for rspecifier in table_of(tmp_path, "b", "a", "é"):
+        table = MatrixTable(rspecifier)
+        assert list(table) == ["b", "a", "é"] and len(table) == 3 and "c" not in table and "a" in table
+        assert table["é"].item() == 2 and table["b"].item() == 0 and table["b"].dtype == np.float32
+        with pytest.raises(KeyError):
+            table["c"]
+    assert VectorTable(f"ark:{GOLDEN}/double_vector.ark", dtype=np.float64)["v1"].shape == (9,)
+
+
+def test_sorted_archives_are_read_alongside(tmp_path):
+    rspecifier = table_of(tmp_path, "a", "c", "d")[0].replace("ark", "ark,s,cs")
+    table = MatrixTable(f"{rspecifier.replace(',s,cs', '')}".replace("ark:", "s,cs,ark:"))
+    assert "0" not in table and "a" in table and table["a"].item() == 0 and "b" not in table and table["d"].item() == 2
+    assert "e" not in table
+    with pytest.raises(PyserError, match="asked for a after e"):
+        table["a"]
+    with pytest.raises(PyserError, match="can only be looked up"):
+        list(table)
+
+
+def test_unsorted_and_repeated_keys(tmp_path):
+    for rspecifier in table_of(tmp_path, "a", "c", "b"):
+        with pytest.raises(PyserError, match="t.(ark|scp): b comes after c"):
+            list(read_matrices(rspecifier.replace(":", ",s:", 1)))
+        assert len(list(read_matrices(rspecifier.replace(":", ",s,ns:", 1)))) == 3
+        with pytest.raises(PyserError, match="b comes after c"):
+            MatrixTable(rspecifier.replace(":", ",s,cs:", 1)).get("z")
+    for rspecifier in table_of(tmp_path, "a", "a"):
+        assert len(list(read_matrices(rspecifier))) == 2  # front to back there is nothing ambiguous, as in Kaldi
+        with pytest.raises(PyserError, match=r"t\.(ark|scp): a occurs twice"):
+            MatrixTable(rspecifier)
+
+
+def test_permissive_reading(tmp_path, ark):
+    (tmp_path / "p.scp").write_text(f"x {tmp_path}/none:4\na {ark}:2\ny {ark}:5\nb {ark}:67\n")
+    assert [key for key, _ in read_matrices(f"scp,p:{tmp_path}/p.scp")] == ["a", "b"]
+    table = MatrixTable(f"p,scp:{tmp_path}/p.scp")
+    assert "x" not in table and "a" in table and table.get("y") is None
+    with pytest.raises(PyserError, match=r"p\.scp: x: .*none:4: no such file"):
+        MatrixTable(f"scp:{tmp_path}/p.scp")["x"]
+    ark.write_bytes(ark.read_bytes()[:-1])
+    assert [key for key, _ in read_matrices(f"ark,p:{ark}")] == ["a"]
+
+
+@pytest.mark.parametrize("cut, message", [
+    (-1, r"m\.ark: b: byte 82: expected 3 numbers"), (-14, "b: byte 77: expected an int32"), (66, "byte 65: expected a key"),
+    (1, "byte 0: expected a key"), (4, "a: byte 4: expected a matrix"), (3, r"m\.ark: a: byte 2: expected a Kaldi file"),
+])
+def test_archives_cut_short(ark, cut, message):
+    ark.write_bytes(ark.read_bytes()[:cut])
+    for path in (ark, ark.with_suffix(".gz")):
+        if path != ark:
+            path.write_bytes(gzip.compress(ark.read_bytes()))
+        with pytest.raises(PyserError, match=message.replace("ark", path.suffix[1:])):
+            list(read_matrices(f"ark:{path}"))
+
+
+def test_writing_to_the_files_of_an_scp_file(tmp_path):
+    (tmp_path / "w.scp").write_text(f"a {tmp_path}/a.mat\nb {tmp_path}/b.mat\n")
+    with MatrixWriter(f"scp:{tmp_path}/w.scp", compress=False) as writer:
+        writer.write("b", ROWS)
+        with pytest.raises(PyserError, match=r"w\.scp: has no c"):
+            writer.write("c", ROWS)
+    assert (tmp_path / "b.mat").read_bytes() == float_matrix(ROWS)
+    np.testing.assert_array_equal(load_matrix(f"{tmp_path}/b.mat"), ROWS)
+
+
+@pytest.mark.parametrize("key", ["", "a b", "a\n", "\u3000"])
+def test_keys_that_cannot_be_read_back(tmp_path, key):
+    with pytest.raises(PyserError, match="not a key"), writer_to(tmp_path) as writer:
+        writer.write(key, ROWS)

@@ -1,142 +1,287 @@
-"""Kaldi's tables of matrices: archives (ark) and the scp files that point into them, over kaldi_native_io."""
+"""Kaldi's tables: archives (ark) and the scp files that point into them (util/kaldi-table-inl.h).
+
+Everything is read here in numpy. kaldi_native_io 1.23.0 gets the numbers right, but it runs the commands that an scp file
+names unasked, allocates what a header claims (14 GB for a file of 20 bytes), takes an archive that was cut short for a whole
+one, and reads neither gzip files nor sparse matrices.
+"""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from pathlib import Path
-from types import TracebackType
+import weakref
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from pyser.errors import PyserError
-from pyser.files import read_lines, silent_stderr
+from pyser.kaldi.binary import Reader
+from pyser.kaldi.objects import KINDS, Kind
+from pyser.kaldi.scripts import read_scp, read_table, split_line
+from pyser.kaldi.specifier import Range, Rspecifier, split_range
+from pyser.kaldi.stream import Stream, open_input, split_offset
+from pyser.kaldi.table_writer import MatrixWriter, TableWriter
+
+__all__ = [
+    "INTEGERS", "MATRIX", "POSTERIOR", "VECTOR", "MatrixTable", "MatrixWriter", "Table", "TableWriter", "VectorTable",
+    "load_matrix", "load_vector", "read_integers", "read_matrices", "read_objects", "read_posteriors", "read_scp",
+    "read_table", "read_vectors",
+]
+
+MATRIX, VECTOR, INTEGERS, POSTERIOR = (KINDS[name] for name in ("matrix", "vector", "integers", "posterior"))
+MAX_KEY = 10_000
 
 
-def read_table(path: str | Path) -> dict[str, str]:
-    """First word of each line -> the rest, of any of Kaldi's `key value` lists."""
-    table: dict[str, str] = {}
-    for number, line in enumerate(read_lines(path), start=1):
-        key, _, value = line.strip().partition(" ")
-        if not key:
-            raise PyserError(f"{path}:{number}: empty line; take it out")
-        if key in table:
-            raise PyserError(f"{path}:{number}: {key} occurs twice; make the keys unique")
-        table[key] = value.strip()
-    return table
-
-
-def read_scp(path: str | Path) -> dict[str, str]:
-    """Key -> rxfilename (`file:offset` or `file:offset[first:last]`) of an scp file, in the file's order."""
-    table = read_table(path)
-    for number, (key, rxfilename) in enumerate(table.items(), start=1):  # (no line is passed over, so these are lines)
-        if not rxfilename:
-            raise PyserError(f"{path}:{number}: expected 'key file:offset', found '{key[:80]}'")
-    return table
-
-
-def load_matrix(rxfilename: str) -> np.ndarray:
-    """The matrix (rows, columns) behind one scp entry, compressed or not, as float32."""
-    import kaldi_native_io
-
-    return _load(kaldi_native_io.FloatMatrix, rxfilename)
-
-
-def load_vector(rxfilename: str) -> np.ndarray:
-    """The vector behind one scp entry, as float32."""
-    import kaldi_native_io
-
-    return _load(kaldi_native_io.FloatVector, rxfilename)
-
-
-def _load(kind: Any, rxfilename: str) -> np.ndarray:
-    if rxfilename.rstrip().endswith("|"):
-        raise PyserError(f"{rxfilename}: a pipe, and pipes are not run here; write the features to an archive first")
-    try:
-        with silent_stderr():
-            return np.array(kind.read(rxfilename).numpy(), dtype=np.float32)
-    except RuntimeError:
-        missing = not os.path.exists(rxfilename.split(":")[0])
-        what = "no such archive" if missing else "not a whole Kaldi archive at that place"
-        raise PyserError(f"{rxfilename}: {what}; run the stage that wrote it again") from None
-
-
-def read_matrices(rspecifier: str) -> Iterator[tuple[str, np.ndarray]]:
-    """(key, matrix) of `scp:FILE` or `ark:FILE`, in the file's order."""
-    kind, _, path = rspecifier.partition(":")
-    if kind.split(",")[0] == "scp":
-        for key, rxfilename in read_scp(path).items():
+def _read_script(specifier: Rspecifier, allow_pipes: bool) -> Iterator[tuple[str, str]]:
+    """(key, rxfilename) of an scp file, which may be a pipe or standard input too."""
+    before = ""
+    with open_input(specifier.path, allow_pipes) as stream:
+        number = 0
+        while (line := stream.line()) is not None:
+            number += 1
             try:
-                yield key, load_matrix(rxfilename)
-            except PyserError as error:
-                raise PyserError(f"{path}: {key}: {error}") from None
-    elif kind.split(",")[0] == "ark":
-        import kaldi_native_io
-
-        if not os.path.exists(path):
-            raise PyserError(f"{path}: no such archive; run the stage that writes it")
-        with kaldi_native_io.SequentialFloatMatrixReader(rspecifier) as reader:
-            for key, matrix in reader:
-                yield key, np.array(matrix, dtype=np.float32)
-    else:
-        raise PyserError(f"'{rspecifier}': expected scp:FILE or ark:FILE")
+                key, rxfilename = split_line(line.decode("utf-8"))
+            except UnicodeDecodeError:
+                raise PyserError(f"{stream.name}:{number}: not UTF-8; is it an scp file?") from None
+            if not rxfilename:
+                raise PyserError(f"{stream.name}:{number}: expected 'key file:offset', found '{key[:80]}'")
+            _check_order(specifier, stream.name, before, key)
+            before = key
+            yield key, rxfilename
 
 
-class MatrixWriter:
-    """Writes matrices to `ark,scp:FILE.ark,FILE.scp`. Both appear under their names only when the block ends well.
+def _check_order(specifier: Rspecifier, name: str, before: str, key: str) -> None:
+    if specifier.sorted and before and not before.encode() < key.encode():
+        raise PyserError(f"{name}: {key} comes after {before} in spite of ',s'; sort it with LC_ALL=C, or leave out ',s'")
 
-    >>> with MatrixWriter("ark,scp:a.ark,a.scp") as writer:      # doctest: +SKIP
-    ...     writer.write("utt1", features)
-    """
 
-    def __init__(self, wspecifier: str, compress: bool = True):
-        kind, _, paths = wspecifier.partition(":")
-        if kind != "ark,scp" or paths.count(",") != 1:
-            raise PyserError(f"'{wspecifier}': expected ark,scp:FILE.ark,FILE.scp")
-        self.ark, self.scp = (Path(path).absolute() for path in paths.split(","))
-        self.compress = compress
-        self.count = 0
+class _Loader:
+    """Reads what single rxfilenames lead to. The file last used stays open, and the object with a range stays in memory."""
 
-    def __enter__(self) -> MatrixWriter:
-        import kaldi_native_io
+    def __init__(self, kind: Kind, allow_pipes: bool = False):
+        self.kind, self.allow_pipes = kind, allow_pipes
+        self._stream: Stream | None = None
+        self._path = ""
+        self._last: tuple[str, Any] = ("", None)
 
-        self.ark.parent.mkdir(parents=True, exist_ok=True)
-        self.scp.parent.mkdir(parents=True, exist_ok=True)
-        self._ark = self.ark.with_name(f".{self.ark.name}.{os.getpid()}.tmp")
-        self._scp = self.scp.with_name(f".{self.scp.name}.{os.getpid()}.tmp")
-        make = kaldi_native_io.CompressedMatrixWriter if self.compress else kaldi_native_io.FloatMatrixWriter
-        try:
-            self._writer = make(f"ark,scp:{self._ark},{self._scp}")
-        except RuntimeError:
-            raise PyserError(f"cannot write {self.ark}; check space and permissions") from None
-        self._method = (kaldi_native_io.CompressionMethod.kAutomaticMethod,) if self.compress else ()
+    def load(self, entry: str) -> Any:
+        rxfilename, part = split_range(entry)
+        if part is None:
+            return self._read(rxfilename)
+        if self._last[0] != rxfilename:
+            self._last = (rxfilename, self._read(rxfilename))
+        return take_range(self._last[1], part).copy()
+
+    def _read(self, rxfilename: str) -> Any:
+        path, offset = split_offset(rxfilename)
+        if self._stream is None or path != self._path or offset is None:
+            self.close()
+            self._stream, self._path = open_input(rxfilename, self.allow_pipes), path
+        elif self._stream.size is None or offset > self._stream.size:
+            raise PyserError(f"{rxfilename}: the file has no such place; run the stage that wrote it again")
+        else:
+            self._stream.seek(offset)
+        value = self.kind.read(Reader.of(self._stream, rxfilename))
+        if offset is None:
+            self.close()  # (here a command that failed is noticed)
+        return value
+
+    def close(self) -> None:
+        if self._stream:
+            stream, self._stream = self._stream, None
+            stream.close()
+
+    def __enter__(self) -> _Loader:
         return self
 
-    def write(self, key: str, matrix: np.ndarray) -> None:
-        """Append `matrix` (rows, columns), stored as float32 or, with compress, in Kaldi's lossy 8-bit form."""
-        if not np.isfinite(matrix).all():
-            raise PyserError(f"{key}: not a number or infinite in what goes to {self.ark}; check the input")
-        try:
-            with silent_stderr():
-                self._writer.write(key, np.ascontiguousarray(matrix, dtype=np.float32), *self._method)
-        except RuntimeError:
-            raise PyserError(f"{key}: cannot write {self.ark}; check space and permissions") from None
-        self.count += 1
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+
+def take_range(value: Any, part: Range) -> np.ndarray:
+    """The part of a matrix or a vector."""
+    if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
+        raise PyserError("a range of what is no matrix or vector; take it out of the scp file")
+    return value[part.slices(value.shape)]
+
+
+def _load(kind: Kind, rxfilename: str, allow_pipes: bool) -> np.ndarray:
+    with _Loader(kind, allow_pipes) as loader:
         try:
-            with silent_stderr():
-                self._writer.close()
-            if kind is None:
-                text = self._scp.read_text() if self._scp.exists() else ""
-                self._scp.write_text(text.replace(f" {self._ark}:", f" {self.ark}:"))
-                os.replace(self._ark, self.ark)
-                os.replace(self._scp, self.scp)
-        except (OSError, RuntimeError) as problem:
-            raise PyserError(f"cannot write {self.ark}; check space and permissions ({problem})") from None
-        finally:
-            self._ark.unlink(missing_ok=True)
-            self._scp.unlink(missing_ok=True)
+            return np.array(loader.load(rxfilename), np.float32)
+        except PyserError as error:
+            raise PyserError(str(error) if str(error).startswith(rxfilename) else f"{rxfilename}: {error}") from None
+
+
+def load_matrix(rxfilename: str, allow_pipes: bool = False) -> np.ndarray:
+    """The matrix (rows, columns) behind one scp entry, compressed or not, as float32."""
+    return _load(MATRIX, rxfilename, allow_pipes)
+
+
+def load_vector(rxfilename: str, allow_pipes: bool = False) -> np.ndarray:
+    """The vector behind one scp entry, as float32."""
+    return _load(VECTOR, rxfilename, allow_pipes)
+
+
+def read_key(stream: Stream) -> str:
+    """The key of an archive's next object, which begins thereafter; empty at the end."""
+    word = stream.word(MAX_KEY)
+    if not word:
+        return ""
+    after = stream.peek(1)
+    if not after or min(word) < 32 or len(word) > MAX_KEY:
+        place = stream.place - len(word)
+        raise PyserError(f"{stream.name}: byte {place}: expected a key and an object; it is damaged or no archive")
+    if after != b"\n":
+        stream.take(1)
+    try:
+        return word.decode("utf-8")
+    except UnicodeDecodeError:
+        raise PyserError(f"{stream.name}: byte {stream.place}: a key that is not UTF-8; is it an archive?") from None
+
+
+def read_objects(rspecifier: str, kind: Kind, allow_pipes: bool = False) -> Iterator[tuple[str, Any]]:
+    """(key, object) of any table, in its order. With `,p` what cannot be read is passed over, with `,s` order is checked."""
+    specifier = Rspecifier.parse(rspecifier)
+    if specifier.kind == "ark":
+        yield from _read_archive(specifier, kind, allow_pipes)
+        return
+    with _Loader(kind, allow_pipes) as loader:
+        for key, rxfilename in _read_script(specifier, allow_pipes):
+            try:
+                value = loader.load(rxfilename)
+            except PyserError as error:
+                if specifier.permissive:
+                    continue
+                raise PyserError(f"{specifier.path}: {key}: {error}") from None
+            yield key, value
+
+
+def _read_archive(specifier: Rspecifier, kind: Kind, allow_pipes: bool) -> Iterator[tuple[str, Any]]:
+    before = ""
+    with open_input(specifier.path, allow_pipes) as stream:
+        try:
+            while key := read_key(stream):
+                _check_order(specifier, stream.name, before, key)
+                before = key
+                yield key, kind.read(Reader.of(stream, f"{stream.name}: {key}"))
+        except PyserError:
+            if not specifier.permissive:
+                raise
+
+
+def read_matrices(
+    rspecifier: str, allow_pipes: bool = False, dtype: type[np.floating] = np.float32
+) -> Iterator[tuple[str, np.ndarray]]:
+    """(key, matrix (rows, columns)) of `scp:FILE`, `ark:FILE` or any other rspecifier, in the file's order."""
+    for key, value in read_objects(rspecifier, MATRIX, allow_pipes):
+        yield key, value.astype(dtype, copy=False)
+
+
+def read_vectors(
+    rspecifier: str, allow_pipes: bool = False, dtype: type[np.floating] = np.float32
+) -> Iterator[tuple[str, np.ndarray]]:
+    """(key, vector (dim,)) of any table of vectors."""
+    for key, value in read_objects(rspecifier, VECTOR, allow_pipes):
+        yield key, value.astype(dtype, copy=False)
+
+
+def read_integers(rspecifier: str, allow_pipes: bool = False) -> Iterator[tuple[str, np.ndarray]]:
+    """(key, int32 (dim,)) of a table of integer vectors, such as alignments."""
+    return read_objects(rspecifier, INTEGERS, allow_pipes)
+
+
+def read_posteriors(rspecifier: str, allow_pipes: bool = False) -> Iterator[tuple[str, list[tuple[np.ndarray, np.ndarray]]]]:
+    """(key, per frame (indices int32, weights float32)) of a table of posteriors."""
+    return read_objects(rspecifier, POSTERIOR, allow_pipes)
+
+
+class Table(Mapping[str, Any]):
+    """Random access to a table by key.
+
+    `scp:` is read lazily. `ark:` is loaded whole, except with `,s,cs`, where it is read alongside: keys must then be asked
+    for in ascending order. Keys that occur twice are refused. With `,p` what cannot be read counts as not there.
+    """
+
+    def __init__(self, rspecifier: str, kind: Kind, allow_pipes: bool = False):
+        self.specifier, self._name = Rspecifier.parse(rspecifier), rspecifier
+        self._loader = _Loader(kind, allow_pipes)
+        weakref.finalize(self, self._loader.close)
+        self._entries: dict[str, Any] = {}
+        self._current: tuple[str, Any] | None = ("", None)
+        self._asked = b""
+        self._alongside = self.specifier.kind == "ark" and self.specifier.sorted and self.specifier.called_sorted
+        if self.specifier.kind == "scp":
+            pairs: Iterator[tuple[str, Any]] = _read_script(self.specifier, allow_pipes)
+        else:
+            pairs = _read_archive(self.specifier, kind, allow_pipes)
+        if self._alongside:
+            self._pairs = pairs
+            return
+        for key, value in pairs:
+            if key in self._entries:
+                raise PyserError(f"{self.specifier.path}: {key} occurs twice; make the keys unique")
+            self._entries[key] = value
+
+    def __getitem__(self, key: str) -> Any:
+        if self._alongside:
+            return self._advance(key)
+        value = self._entries[key]
+        if self.specifier.kind == "ark":
+            return value
+        try:
+            return self._loader.load(value)
+        except PyserError as error:
+            if self.specifier.permissive:
+                raise KeyError(key) from None
+            raise PyserError(f"{self.specifier.path}: {key}: {error}") from None
+
+    def _advance(self, key: str) -> Any:
+        wanted = key.encode()
+        if self._asked > wanted:
+            after = self._asked.decode()
+            raise PyserError(f"{self._name}: asked for {key} after {after}; sort with LC_ALL=C, or leave out ',cs'")
+        self._asked = wanted
+        while self._current and self._current[0].encode() < wanted:
+            self._current = next(self._pairs, None)
+        if self._current is None or self._current[0] != key:
+            raise KeyError(key)
+        return self._current[1]
+
+    def __contains__(self, key: object) -> bool:
+        if not self._alongside and not self.specifier.permissive:
+            return key in self._entries
+        return super().__contains__(key)
+
+    def __iter__(self) -> Iterator[str]:
+        self._needs_all()
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        self._needs_all()
+        return len(self._entries)
+
+    def _needs_all(self) -> None:
+        if self._alongside:
+            raise PyserError(f"{self._name}: can only be looked up with ',s,cs'; leave these out")
+
+
+class MatrixTable(Table):
+    """Key -> matrix (rows, columns) of any rspecifier."""
+
+    def __init__(self, rspecifier: str, allow_pipes: bool = False, dtype: type[np.floating] = np.float32):
+        super().__init__(rspecifier, MATRIX, allow_pipes)
+        self.dtype = dtype
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        return np.asarray(super().__getitem__(key), self.dtype)
+
+
+class VectorTable(Table):
+    """Key -> vector (dim,) of any rspecifier."""
+
+    def __init__(self, rspecifier: str, allow_pipes: bool = False, dtype: type[np.floating] = np.float32):
+        super().__init__(rspecifier, VECTOR, allow_pipes)
+        self.dtype = dtype
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        return np.asarray(super().__getitem__(key), self.dtype)
