@@ -11,6 +11,7 @@ from pyser.errors import PyserError
 from pyser.files import read_lines
 
 Config = TypeVar("Config")
+BOOLEANS = {"true": True, "t": True, "1": True, "": True, "false": False, "f": False, "0": False}  # `--flag` alone is true
 
 
 def read_conf(path: str | Path | None, kind: type[Config], **overrides: Any) -> Config:
@@ -29,13 +30,13 @@ def read_conf(path: str | Path | None, kind: type[Config], **overrides: Any) -> 
         if not text.startswith("--"):
             raise PyserError(f"{where}: '{text}' is not of the form --name=value")
         name, _, value = text[2:].partition("=")
-        name = name.strip().replace("-", "_")
+        name = name.strip().lower().replace("-", "_")
         if name not in types:
             raise PyserError(f"{where}: unknown option --{name}; known: {' '.join(sorted(types))}")
         try:
-            values[name] = _parse(value.strip(), types[name])
+            values[name] = parse_value(value.strip(), types[name])
         except ValueError:
-            raise PyserError(f"{where}: --{name} is '{value.strip()}', expected {_name(types[name])}") from None
+            raise PyserError(f"{where}: --{name} is '{value.strip()}', expected {type_name(types[name])}") from None
     return kind(**{**values, **{k: v for k, v in overrides.items() if v is not None}})
 
 
@@ -52,19 +53,23 @@ def write_conf(config: Any) -> str:
     return "".join(lines)
 
 
-def _parse(text: str, kind: Any) -> Any:
+def parse_value(text: str, kind: Any) -> Any:
+    """`text` as a value of the type `kind`; ValueError when it is none."""
     if kind is bool:
-        if text not in ("true", "false", ""):  # Kaldi reads `--flag` alone as true
+        if text.lower() not in BOOLEANS:
             raise ValueError(text)
-        return text != "false"
+        return BOOLEANS[text.lower()]
     if typing.get_origin(kind) is tuple:
-        return tuple(_parse(item.strip(), typing.get_args(kind)[0]) for item in text.split(",") if item.strip())
+        return tuple(parse_value(item.strip(), typing.get_args(kind)[0]) for item in text.split(",") if item.strip())
     if kind not in (int, float, str):
         raise TypeError(f"a conf file cannot hold a {kind}")
+    if kind is int and "." in text and float(text).is_integer():  # Kaldi's rates are floats: 16000.0 is fine
+        return int(float(text))
     return kind(text)
 
 
-def _name(kind: Any) -> str:
+def type_name(kind: Any) -> str:
+    """What a user calls a value of the type `kind`."""
     if typing.get_origin(kind) is tuple:
-        return f"a comma-separated list of {_name(typing.get_args(kind)[0])}"
+        return f"a comma-separated list of {type_name(typing.get_args(kind)[0])}"
     return {bool: "true or false", int: "a whole number", float: "a number"}.get(kind, str(kind))

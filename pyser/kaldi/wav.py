@@ -1,7 +1,8 @@
 """wav.scp entries to samples, in-process.
 
-An entry is a path (any format libsndfile reads, NIST sphere included) or one of the sox pipes that Kaldi's
-utils/perturb_data_dir_{speed,volume}.sh write; those are understood and computed here, without sox and without a shell:
+An entry is a path (any format libsndfile reads, NIST sphere included; `wavs.ark:offset` in an archive of wav files) or one
+of the sox pipes that Kaldi's utils/perturb_data_dir_{speed,volume}.sh write; those are understood and computed here,
+without sox and without a shell:
 
     sox -t wav a.wav -t wav - speed 0.9 |
     sox --vol 1.3 -t wav a.wav -t wav - |
@@ -14,6 +15,7 @@ import io
 import math
 import shlex
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -21,6 +23,11 @@ from pathlib import Path
 import numpy as np
 
 from pyser.errors import PyserError
+from pyser.kaldi.maps import read_map
+from pyser.kaldi.resample import resample
+from pyser.kaldi.specifier import Rspecifier
+from pyser.kaldi.stream import Stream, open_input, split_offset
+from pyser.kaldi.tables import read_key
 
 INT16 = 32768.0  # Kaldi's features are computed on samples in the range of 16-bit integers
 
@@ -79,11 +86,14 @@ def parse_entry(entry: str) -> Source | None:
     return Source(path, speed, volume) if 0.01 <= speed <= 100 and math.isfinite(volume) else None
 
 
-def load_audio(entry: str, sample_rate: int = 16000, allow_pipes: bool = False) -> np.ndarray:
-    """Samples (T,) float32 in int16 scale at `sample_rate`; channels are averaged, any other rate is resampled.
+def read_audio(entry: str | bytes, channel: int = -1, allow_pipes: bool = False) -> tuple[np.ndarray, int]:
+    """Samples (T,) float32 in int16 scale and their rate, of a wav.scp entry or of the bytes of an audio file.
 
-    A pipe that is not a known sox form is run by the shell only with `allow_pipes`. PyserError names the file.
+    `channel` -1 is the mean of all channels. A pipe that is not a known sox form is run by the shell only with
+    `allow_pipes`. PyserError names the file.
     """
+    if isinstance(entry, bytes):
+        return read_file(io.BytesIO(entry), "audio in the archive", channel)
     source = parse_entry(entry)
     if source is None:
         if not allow_pipes:
@@ -91,29 +101,29 @@ def load_audio(entry: str, sample_rate: int = 16000, allow_pipes: bool = False) 
         done = subprocess.run(entry.strip()[:-1], shell=True, capture_output=True)
         if done.returncode != 0 or not done.stdout:
             raise PyserError(f"'{entry[:80]}': exit code {done.returncode}, {len(done.stdout)} bytes; run it by hand")
-        samples, rate = read_file(io.BytesIO(done.stdout), entry[:80])
-        source = Source(entry)
+        return read_file(io.BytesIO(done.stdout), entry[:80], channel)
+    path, offset = split_offset(source.path)
+    if offset is None or Path(source.path).exists():
+        samples, rate = read_file(source.path, source.path, channel)
     else:
-        samples, rate = read_file(source.path, source.path)
+        with open_input(source.path) as stream:
+            samples, rate = read_file(io.BytesIO(_riff(stream)), source.path, channel)
     # Played `speed` times as fast, the file's rate is that much higher; the bound keeps the filter short.
-    ratio = (Fraction(sample_rate, rate) / Fraction(source.speed).limit_denominator(100)).limit_denominator(5000)
-    samples = resample(samples, ratio)
+    samples = resample(samples, (1 / Fraction(source.speed).limit_denominator(100)).limit_denominator(5000))
     if source.volume != 1.0:
-        samples = np.clip(samples * source.volume, -INT16, INT16 - 1)
-    return samples.astype(np.float32, copy=False)
+        samples = np.clip(samples * np.float32(source.volume), -INT16, INT16 - 1)
+    return samples, rate
 
 
-def resample(samples: np.ndarray, ratio: Fraction) -> np.ndarray:
-    """`samples` at `ratio` times their rate (polyphase filter)."""
-    if ratio == 1:
-        return samples
-    from scipy.signal import resample_poly
-
-    return np.asarray(resample_poly(samples, ratio.numerator, ratio.denominator), dtype=np.float32)
+def load_audio(entry: str, sample_rate: int = 16000, allow_pipes: bool = False) -> np.ndarray:
+    """Samples (T,) float32 in int16 scale at `sample_rate`; channels are averaged, any other rate is resampled."""
+    samples, rate = read_audio(entry, allow_pipes=allow_pipes)
+    return resample(samples, Fraction(sample_rate, rate).limit_denominator(5000))
 
 
-def read_file(file: str | io.BytesIO, name: str) -> tuple[np.ndarray, int]:
-    """Mono samples (T,) in int16 scale and the sample rate of an audio file; PyserError names it when it is bad."""
+def read_file(file: str | io.BytesIO, name: str, channel: int = -1) -> tuple[np.ndarray, int]:
+    """One channel (-1: the mean of all) (T,) in int16 scale and the sample rate of an audio file; PyserError names it
+    when it is bad."""
     import soundfile
 
     try:
@@ -124,8 +134,37 @@ def read_file(file: str | io.BytesIO, name: str) -> tuple[np.ndarray, int]:
         raise PyserError(f"{name}: not readable as audio ({str(error).splitlines()[-1][-60:]}); replace it") from None
     if not len(samples):
         raise PyserError(f"{name}: no samples in it; replace it or take it out of wav.scp")
-    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
+    if channel >= samples.shape[1]:
+        raise PyserError(f"{name}: has {samples.shape[1]} channels and no --channel={channel}; the first is 0")
+    mono = samples[:, max(channel, 0)] if channel >= 0 or samples.shape[1] == 1 else samples.mean(axis=1)
+    if not np.isfinite(mono).all():
+        raise PyserError(f"{name}: not a number or infinite in its samples; replace it")
     return mono * np.float32(INT16), int(rate)
+
+
+def read_waves(rspecifier: str, allow_pipes: bool = False) -> Iterator[tuple[str, str | bytes]]:
+    """(utterance, what `read_audio` takes) of `scp:FILE`, `scp:-` or of an archive of wav files (`ark:FILE`, `ark:-`)."""
+    source = Rspecifier.parse(rspecifier)
+    if source.kind == "scp":
+        yield from read_map(source.path, allow_pipes).items()
+        return
+    with open_input(source.path, allow_pipes) as stream:
+        while key := read_key(stream):
+            yield key, _riff(stream)
+
+
+def _riff(stream: Stream) -> bytes:
+    """The wav file that begins here; one written to a pipe does not know its size, and goes on to the end."""
+    header = stream.take(8)
+    if header[:4] not in (b"RIFF", b"RIFX") or len(header) < 8:
+        raise PyserError(f"{stream.name}: byte {stream.place}: no wav file begins there; is it an archive of wav files?")
+    size = int.from_bytes(header[4:], "little" if header[:4] == b"RIFF" else "big")
+    if size == 0 or size >= 0x7FFF0000:
+        return header + stream.rest()
+    body = stream.take(size)
+    if len(body) < size:
+        raise PyserError(f"{stream.name}: ends within a wav file; the archive was cut short, make it again")
+    return header + body
 
 
 def cut_segment(samples: np.ndarray, start: float, end: float, sample_rate: int, slack: float = 0.5) -> np.ndarray:
