@@ -1,243 +1,209 @@
-"""Kaldi data directories: checked, copied, split and perturbed, with every per-utterance list carried along.
+"""Kaldi data directories: checked, fixed, copied, cut down, split, combined and perturbed as Kaldi's utils/*_data_dir.sh do,
+with every per-utterance list carried along (Kaldi's scripts leave utt2emo and its kin behind).
 
-A list is a file whose lines begin with an utterance (or, for wav.scp and spk2*, a recording or speaker) and a space.
-All are sorted by bytes, as `LC_ALL=C sort` does.
+The lists themselves are in lists.py, the checks in validate.py, the choice of utterances in subset.py.
 """
 
 from __future__ import annotations
 
-import random
-import re
-from collections.abc import Callable, Iterable
+import shutil
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from pyser.errors import Dropped, PyserError
-from pyser.files import read_lines, write_text
-from pyser.kaldi.tables import load_matrix, read_scp, read_table
-from pyser.kaldi.wav import Source, parse_entry
-
-UTTERANCE_LISTS = (  # keyed by utterance; utt2emo and its kin are pyser's own, Kaldi leaves them alone
-    "text", "utt2spk", "segments", "utt2dur", "utt2emo", "utt2avd", "utt2uniq", "utt2lang", "feats.scp", "utt2num_frames",
+from pyser.kaldi.lists import (
+    FEATURE_LISTS,
+    LABELS,
+    Table,
+    copy_file,
+    keep,
+    key_of,
+    num_rows,
+    read_dir,
+    read_text,
+    words,
+    write_dir,
+    write_table,
 )
-FEATURE_LISTS = ("feats.scp", "utt2num_frames", "cmvn.scp")
+from pyser.kaldi.perturb import perturb_speed, perturb_volume
+from pyser.kaldi.subset import is_split, listed_utterances, some_utterances, split, subset
+from pyser.kaldi.tables import read_scp, read_table
+from pyser.kaldi.validate import validate
+from pyser.kaldi.wav import parse_entry
 
-Table = dict[str, str]
-
-
-def write_table(path: str | Path, table: Table) -> None:
-    """Write `key value` lines sorted by bytes, whole or not at all."""
-    lines = [f"{key} {table[key]}".rstrip() + "\n" for key in sorted(table, key=str.encode)]
-    write_text(path, "".join(lines))
-
-
-def read_dir(directory: str | Path) -> dict[str, Table]:
-    """File name -> table, of all the lists that are there; PyserError without wav.scp and utt2spk."""
-    directory = Path(directory)
-    if not directory.is_dir():
-        raise PyserError(f"{directory}: no such data directory; run the prepare stage first")
-    names = ("wav.scp", *UTTERANCE_LISTS, "spk2gender", "cmvn.scp", "reco2dur")
-    lists = {name: read_table(directory / name) for name in names if (directory / name).exists()}
-    for name in ("wav.scp", "utt2spk"):
-        if not lists.get(name):
-            raise PyserError(f"{directory / name}: missing or empty; run the prepare stage again")
-    return lists
+__all__ = [
+    "Affixes", "Table", "collect_feats", "combine", "copy", "fix", "is_split", "keep", "listed_utterances", "num_rows",
+    "perturb_speed", "perturb_volume", "read_dir", "read_table", "some_utterances", "split", "subset", "validate",
+    "write_dir", "write_table",
+]
 
 
-def write_dir(directory: str | Path, lists: dict[str, Table]) -> None:
-    """Write the lists and spk2utt; lists that are not in `lists` are removed from `directory`."""
-    directory = Path(directory)
-    for name in (*UTTERANCE_LISTS, "spk2gender", "cmvn.scp", "reco2dur"):
-        if not lists.get(name):
-            (directory / name).unlink(missing_ok=True)
-    for name, table in lists.items():
-        if table and name != "wav.scp":
-            write_table(directory / name, table)
-    spk2utt: dict[str, list[str]] = {}
-    for utt in sorted(lists["utt2spk"], key=str.encode):
-        spk2utt.setdefault(lists["utt2spk"][utt], []).append(utt)
-    write_table(directory / "spk2utt", {spk: " ".join(utts) for spk, utts in spk2utt.items()})
-    write_table(directory / "wav.scp", lists["wav.scp"])  # last: a directory with wav.scp is a whole one
+@dataclass(frozen=True)
+class Affixes:
+    """What copy puts before and after the ids of utterances and speakers (recordings keep theirs)."""
+
+    utt_prefix: str = ""
+    utt_suffix: str = ""
+    spk_prefix: str = ""
+    spk_suffix: str = ""
+
+    def utt(self, utt: str) -> str:
+        return f"{self.utt_prefix}{utt}{self.utt_suffix}"
+
+    def spk(self, spk: str) -> str:
+        return f"{self.spk_prefix}{spk}{self.spk_suffix}"
 
 
-def keep(lists: dict[str, Table], utts: Iterable[str]) -> dict[str, Table]:
-    """Only `utts`, and only the recordings and speakers that they need."""
-    wanted = set(utts)
-    segments = lists.get("segments")
-    recordings = {segments[u].split()[0] for u in wanted if u in segments} if segments else wanted
-    speakers = {lists["utt2spk"][u] for u in wanted if u in lists["utt2spk"]}
-    wanted_keys = {"wav.scp": recordings, "reco2dur": recordings, "spk2gender": speakers, "cmvn.scp": speakers}
-    return {
-        name: {key: value for key, value in table.items() if key in wanted_keys.get(name, wanted)}
-        for name, table in lists.items()
-    }
+NO_AFFIXES = Affixes()
 
 
-def validate(directory: str | Path, need_text: bool = False, need_feats: bool = False) -> str:
-    """Check `directory` as utils/validate_data_dir.sh does; return a line that says what is there, or raise PyserError."""
-    directory = Path(directory)
-    lists = read_dir(directory)
-    utts = set(lists["utt2spk"])
-    needed = ["text"] * need_text + ["feats.scp"] * need_feats
-    for name in needed:
-        if name not in lists:
-            raise PyserError(f"{directory / name}: missing; run the stage that writes it")
-    for name in ("wav.scp", *lists):
-        keys = [line.split(" ", 1)[0] for line in read_lines(directory / name)]
-        if keys != sorted(keys, key=str.encode):
-            raise PyserError(f"{directory / name}: not sorted; sort it with LC_ALL=C sort (or: pyser data fix)")
-    for name in UTTERANCE_LISTS if "segments" in lists else (*UTTERANCE_LISTS, "wav.scp"):
-        odd = set(lists[name]) ^ utts if name in lists else None
-        if odd:
-            utt = min(odd)
-            place = "not in" if utt in utts else "only in"
-            raise PyserError(f"{directory / name}: {len(odd)} utterances differ from utt2spk, e.g. {utt} is {place} "
-                             f"{name}; mend it with: pyser data fix {directory}")
-    for utt, value in lists.get("segments", {}).items():
-        words = value.split()
-        if len(words) != 3 or words[0] not in lists["wav.scp"]:
-            raise PyserError(f"{directory}/segments: {utt}: expected 'recording start end' with a recording of wav.scp")
-        try:
-            fits = float(words[1]) >= 0 and (float(words[2]) > float(words[1]) or words[2] == "-1")
-        except ValueError:
-            fits = False
-        if not fits:
-            raise PyserError(f"{directory}/segments: {utt}: from {words[1]} to {words[2]} is no segment")
-    for utt, words_of in lists.get("text", {}).items():
-        if not words_of:
-            raise PyserError(f"{directory}/text: {utt} has no words; mend it with: pyser data fix {directory}")
-    for utt, spk in lists["utt2spk"].items():
-        if not spk or " " in spk:
-            raise PyserError(f"{directory}/utt2spk: {utt}: expected one speaker, found '{spk}'")
-        if not utt.startswith(spk):
-            raise PyserError(f"{directory}/utt2spk: {utt} does not begin with its speaker {spk}: sorting by utterance and "
-                             "by speaker would differ; put the speaker in front of the utterance id")
-    speakers = len(set(lists["utt2spk"].values()))
-    return f"{directory}: {len(utts)} utterances, {speakers} speakers, lists: {' '.join(sorted(lists))}"
+def fix(directory: str | Path, utt_extra_files: Iterable[str] = (), spk_extra_files: Collection[str] = ()) -> str:
+    """Sort everything and keep the utterances that the lists agree on, as utils/fix_data_dir.sh; the old files go to .backup.
 
-
-def fix(directory: str | Path) -> str:
-    """Keep the utterances that every list has (an empty transcript counts as missing); sort everything."""
-    lists = read_dir(directory)
-    utts = set(lists["utt2spk"])
-    for name in UTTERANCE_LISTS:
-        if name in lists:
-            utts &= {utt for utt, value in lists[name].items() if value}
-    if "segments" in lists:
-        utts = {utt for utt in utts if lists["segments"][utt].split()[0] in lists["wav.scp"]}
-    else:
-        utts &= set(lists["wav.scp"])
-    if not utts:
-        raise PyserError(f"{directory}: no utterance is in every list; check that their ids agree")
-    before = len(lists["utt2spk"])
-    write_dir(directory, keep(lists, utts))
-    return f"{directory}: kept {len(utts)} of {before} utterances"
-
-
-def copy(source: str | Path, target: str | Path) -> None:
-    """All lists but those about features."""
-    lists = read_dir(source)
-    write_dir(target, {name: table for name, table in lists.items() if name not in FEATURE_LISTS})
-
-
-def subset(source: str | Path, target: str | Path, utts: Iterable[str]) -> None:
-    """Only the utterances `utts`."""
-    lists, utts = read_dir(source), list(utts)
-    unknown = [utt for utt in utts if utt not in lists["utt2spk"]]
-    if unknown:
-        raise PyserError(f"{source}: {len(unknown)} of the wanted utterances are not in it, e.g. {unknown[0]}")
-    if not utts:
-        raise PyserError(f"{source}: no utterances were asked for")
-    write_dir(target, keep(lists, utts))
-
-
-def first(source: str | Path, num: int) -> list[str]:
-    """`num` utterances spread evenly over the sorted list."""
-    utts = sorted(read_dir(source)["utt2spk"], key=str.encode)
-    num = min(num, len(utts))
-    return [utts[i * len(utts) // num] for i in range(num)]
-
-
-def split(source: str | Path, target: str | Path, num: int) -> None:
-    """target/1 … target/num, a speaker whole in one of them, about equally many utterances in each."""
-    lists = read_dir(source)
-    spk2utt: dict[str, list[str]] = {}
-    for utt in sorted(lists["utt2spk"], key=str.encode):
-        spk2utt.setdefault(lists["utt2spk"][utt], []).append(utt)
-    if num > len(spk2utt):
-        raise PyserError(f"{source}: cannot split {len(spk2utt)} speakers into {num}; use --nj {len(spk2utt)}")
-    parts: list[list[str]] = [[] for _ in range(num)]
-    for _, utts in sorted(spk2utt.items(), key=lambda item: (-len(item[1]), item[0])):
-        min(parts, key=len).extend(utts)  # the largest speaker first, each into the emptiest part
-    for job, utts in enumerate(parts, start=1):
-        write_dir(Path(target) / str(job), keep(lists, utts))
-
-
-def combine(target: str | Path, sources: Iterable[str | Path]) -> None:
-    """The union; a list that some source lacks is left out."""
-    every = [read_dir(source) for source in sources]
-    common = set.intersection(*(set(lists) for lists in every))
-    if "segments" not in common and any("segments" in lists for lists in every):
-        raise PyserError(f"{target}: some sources have segments and some do not; give every source a segments file")
-    union: dict[str, Table] = {name: {} for name in common}
-    for lists in every:
-        for name in common:
-            for key, value in lists[name].items():
-                if union[name].setdefault(key, value) != value:
-                    raise PyserError(f"{target}: {key} differs between the {name} of the sources; rename one of them")
-    write_dir(target, union)
-
-
-def perturb_speed(source: str | Path, target: str | Path, factors: Iterable[float]) -> None:
-    """Copies of the data at each speed, ids prefixed sp0.9- and so on, as utils/data/perturb_data_dir_speed_3way.sh.
-
-    Adds utt2uniq (perturbed -> original utterance). Factor 1 keeps its ids.
+    `utt_extra_files` and `spk_extra_files` are filtered too (utt2*, spk2* and reco2* are anyway). Returns the closing line.
     """
-    lists = read_dir(source)
-    out: dict[str, Table] = {name: {} for name in lists if name not in FEATURE_LISTS}
-    out["utt2uniq"] = {}
-    for factor in factors:
-        prefix = "" if factor == 1.0 else f"sp{factor:g}-"
+    directory = Path(directory)
+    lists = read_dir(directory, ("utt2spk",), (*utt_extra_files, *spk_extra_files), mend=True)
+    kept, line = _agreed(directory, lists, spk_extra_files)
+    for name in (*lists, "spk2utt"):
+        if (directory / name).exists():
+            (directory / ".backup").mkdir(exist_ok=True)
+            shutil.copy2(directory / name, directory / ".backup" / name)
+    write_dir(directory, kept)
+    return f"{line}; the old files are in {directory}/.backup"
 
-        def seconds(value: str, factor: float = factor) -> str:
-            return value if factor == 1.0 or value == "-1" else f"{float(value) / factor:.7g}"
 
-        def segment(value: str, prefix: str = prefix, seconds: Callable[[str], str] = seconds) -> str:
-            recording, start, end = value.split()
-            return f"{prefix}{recording} {seconds(start)} {seconds(end)}"
+def _agreed(directory: Path, lists: dict[str, Table], speaker_lists: Collection[str] = ()) -> tuple[dict[str, Table], str]:
+    """The lists with only the utterances that Kaldi keeps, and a line that counts the others.
 
-        def wav(value: str, factor: float = factor) -> str:
-            known = _source(source, value)
-            return Source(known.path, round(known.speed * factor, 6), known.volume).entry()
+    Those are the utterances of every one of feats.scp, text, segments (with a recording in wav.scp), utt2lang, wav.scp,
+    utt2dur and utt2num_frames (with a number above 0), of speakers in cmvn.scp and spk2gender; and of utt2emo and utt2avd.
+    """
+    utt2spk = lists["utt2spk"]
+    for utt, spk in utt2spk.items():
+        if len(words(spk)) != 1:
+            raise PyserError(f"{directory}/utt2spk: {utt}: expected one speaker, found '{spk}'; mend that line")
+    if "segments" in lists and not lists.get("wav.scp"):
+        raise PyserError(f"{directory}/wav.scp: missing or empty, but there is a segments file; write it")
+    has: dict[str, Collection[str]] = {}
+    for name in ("cmvn.scp", "spk2gender"):
+        if name in lists:
+            has[name] = {utt for utt, spk in utt2spk.items() if spk in lists[name]}
+    for name in ("feats.scp", "text", "utt2lang", *LABELS, *([] if "segments" in lists else ["wav.scp"])):
+        if name in lists:
+            has[name] = lists[name]
+    if "segments" in lists:
+        has["segments"] = {utt for utt, value in lists["segments"].items() if set(words(value)[:1]) & lists["wav.scp"].keys()}
+    for name in ("utt2dur", "utt2num_frames"):
+        if name in lists:
+            has[name] = {utt for utt, value in lists[name].items() if _positive(value)}
+    utts, losses = set(utt2spk), []
+    for name, those in has.items():
+        lost = utts.difference(those)
+        utts -= lost
+        if lost:
+            losses.append(f"{len(lost)} not in {name}, e.g. {min(lost)}")
+    if not utts:
+        raise PyserError(f"{directory}: no utterance is in every list ({'; '.join(losses)}); check that their ids agree")
+    by_speaker = sorted(utts, key=lambda utt: (utt2spk[utt], utt))
+    for one, other in zip(by_speaker, sorted(utts), strict=True):
+        if one != other:
+            raise PyserError(f"{directory}/utt2spk: {other} of {utt2spk[other]}: sorting by utterance and by speaker differ; "
+                             "put the speaker in front of the utterance ids")
+    why = f" ({'; '.join(losses)})" if losses else ""
+    return keep(lists, utts, speaker_lists), f"{directory}: kept {len(utts)} of {len(utt2spk)} utterances{why}"
 
-        rules: dict[str, Callable[[str], str]] = {
-            "wav.scp": wav, "segments": segment, "utt2dur": seconds, "reco2dur": seconds,
-            "utt2spk": lambda spk, prefix=prefix: prefix + spk,  # type: ignore[misc]
-        }
-        for name in out:
-            if name == "utt2uniq":
-                out[name] |= {prefix + utt: lists.get(name, {}).get(utt, utt) for utt in lists["utt2spk"]}
-            else:
-                rule = rules.get(name, str)
-                out[name] |= {prefix + key: rule(value) for key, value in lists[name].items()}
+
+def _positive(value: str) -> bool:
+    try:
+        return float(value) > 0
+    except ValueError:
+        return False
+
+
+def copy(source: str | Path, target: str | Path, affixes: Affixes = NO_AFFIXES, feats: bool = True) -> None:
+    """All lists, with new ids where `affixes` say so (utt2uniq then leads back to the old ones), as copy_data_dir.sh.
+
+    Lists that only `target` has go to its .backup. Without `feats`, what belongs to the features is left behind: for a
+    directory that gets features of its own.
+    """
+    source, target = Path(source), Path(target)
+    if target.exists() and target.resolve() == source.resolve():
+        raise PyserError(f"{target}: the source itself; give another directory to write to")
+    lists = read_dir(source, ("utt2spk",))
+    if "utt2uniq" not in lists and (affixes.utt_prefix or affixes.utt_suffix):
+        lists["utt2uniq"] = {utt: utt for utt in lists["utt2spk"]}
+    rename = {"utterance": affixes.utt, "speaker": affixes.spk, "recording": str if "segments" in lists else affixes.utt}
+    out = {
+        name: {rename[key_of(name)](key): value for key, value in table.items()}
+        for name, table in lists.items() if feats or name not in FEATURE_LISTS
+    }
+    out["utt2spk"] = {utt: affixes.spk(spk) for utt, spk in out["utt2spk"].items()}
     write_dir(target, out)
+    for name in (*(["frame_shift"] if feats else []), "stm", "glm", "ctm"):
+        if (source / name).exists():
+            copy_file(source / name, target / name)
 
 
-def perturb_volume(source: str | Path, target: str | Path, seed: int = 0, low: float = 0.125, high: float = 2.0) -> None:
-    """Each recording at a volume drawn from [low, high], as utils/data/perturb_data_dir_volume.sh."""
-    lists = read_dir(source)
-    draw = random.Random(seed)
-    for recording in sorted(lists["wav.scp"], key=str.encode):
-        known = _source(source, lists["wav.scp"][recording])
-        louder = Source(known.path, known.speed, round(known.volume * draw.uniform(low, high), 4))
-        lists["wav.scp"][recording] = louder.entry()
-    write_dir(target, {name: table for name, table in lists.items() if name not in FEATURE_LISTS})
+def combine(
+    target: str | Path, sources: Iterable[str | Path], extra_files: Iterable[str] = (), skip_fix: bool = False
+) -> str:
+    """The union of `sources`, fixed, as combine_data.sh; return the closing lines.
+
+    A list that some source lacks is left out, but for utt2uniq and segments: they are made where they are missing. One key
+    with two values is an error, save in cmvn.scp, where the first in sorted order stays.
+    """
+    target = Path(target)
+    by_source = {Path(source): read_dir(source, ("utt2spk",), extra_files) for source in sources}
+    every = list(by_source.values())
+    shifts = {source / "frame_shift": read_text(source / "frame_shift").strip() for source, lists in by_source.items()
+              if "feats.scp" in lists and (source / "frame_shift").exists()}
+    if len(set(shifts.values())) > 1:
+        raise PyserError(f"{target}: the features of the sources do not combine, their frame shifts differ: "
+                         + ", ".join(f"{path} {shift}" for path, shift in shifts.items()))
+    for source, lists in by_source.items():
+        if "segments" not in lists and any("segments" in other for other in every):
+            lists["segments"] = {utt: f"{utt} 0 {seconds}" for utt, seconds in _durations(source, lists).items()}
+        if "utt2uniq" not in lists and any("utt2uniq" in other for other in every):
+            lists["utt2uniq"] = {utt: utt for utt in lists["utt2spk"]}
+    common = set.intersection(*(set(lists) for lists in every))
+    lines = [f"{target}: not combining {name}, which is not in every source"
+             for name in sorted(set().union(*every) - common)]
+    union: dict[str, Table] = {name: {} for name in sorted(common)}
+    for lists in every:
+        for name in union:
+            for key, value in lists[name].items():
+                former = union[name].setdefault(key, value)
+                if former != value and name != "cmvn.scp":
+                    raise PyserError(f"{target}: {key} differs between the {name} of the sources; rename one of them")
+                union[name][key] = min(former, value)
+    if not skip_fix:
+        union, line = _agreed(target, union)
+        lines.append(line)
+    write_dir(target, union)
+    if shifts:
+        copy_file(next(iter(shifts)), target / "frame_shift")
+    return "\n".join(lines)
 
 
-def _source(directory: str | Path, entry: str) -> Source:
-    known = parse_entry(entry)
-    if known is None:
-        raise PyserError(f"{directory}/wav.scp: cannot perturb the command '{entry[:60]}'; write its audio to a file")
-    return known
+def _durations(source: Path, lists: Mapping[str, Table]) -> Table:
+    """utt2dur, or else the lengths of the audio files, in seconds."""
+    if lists.get("utt2dur"):
+        return lists["utt2dur"]
+    import soundfile
+
+    durations = {}
+    for utt in lists["utt2spk"]:
+        known, info = parse_entry(lists.get("wav.scp", {}).get(utt, "|")), None
+        if known:
+            with suppress(soundfile.SoundFileError, OSError):
+                info = soundfile.info(known.path)
+        if not known or not info:
+            raise PyserError(f"{source}: no length for {utt}, which the combined segments need; write {source}/utt2dur")
+        durations[utt] = f"{info.duration / known.speed:.7g}"
+    return durations
 
 
 def collect_feats(directory: str | Path, scps: Iterable[str | Path], max_dropped: float = 0.05) -> str:
@@ -256,18 +222,3 @@ def collect_feats(directory: str | Path, scps: Iterable[str | Path], max_dropped
     lists["utt2num_frames"] = {utt: str(num_rows(value)) for utt, value in lists["feats.scp"].items()}
     write_dir(directory, keep(lists, lists["feats.scp"]))
     return line
-
-
-_HEADER = re.compile(rb"\x00B(?:CM[23]? .{8}(?P<compressed>.{4})|[FD]M \x04(?P<plain>.{4}))", re.DOTALL)
-
-
-def num_rows(rxfilename: str) -> int:
-    """Rows of the matrix behind an scp entry, from its header where it is binary."""
-    path, _, offset = rxfilename.rpartition(":")
-    if path and offset.isdigit():
-        with open(path, "rb") as file:
-            file.seek(int(offset))
-            found = _HEADER.match(file.read(24))
-        if found:
-            return int.from_bytes(found["compressed"] or found["plain"], "little")
-    return len(load_matrix(rxfilename))

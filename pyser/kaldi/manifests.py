@@ -77,6 +77,8 @@ def write_data_dir(recordings: Any, supervisions: Any, directory: str | Path) ->
             lists.setdefault("spk2gender", {})[speaker] = GENDERS[str(one.gender).lower()]
     if not segments:
         raise PyserError(f"{directory}: no utterances to write")
+    if set(lists.get("spk2gender", {})) != set(lists["utt2spk"].values()):
+        lists.pop("spk2gender", None)  # (Kaldi wants all speakers in it, or no such file)
     write_dir(directory, lists)
 
 
