@@ -9,8 +9,6 @@ from setuptools import find_packages, setup
 COMMON = [
     "click==8.1.8",
     "espeakng-loader==0.2.4",  # carries espeak-ng, which speaks egs/mini's corpora
-    "kaldi-native-fbank==1.22.5",
-    "kaldi-native-io==1.23.0",
     "matplotlib==3.10.1",
     "safetensors==0.8.0",
     "scipy==1.15.3",
@@ -28,7 +26,7 @@ setup(
     packages=find_packages(include=["pyser", "pyser.*"]),
     package_data={"pyser": ["py.typed"]},
     python_requires=">=3.10",
-    install_requires=["click", "kaldi-native-fbank", "kaldi-native-io", "lhotse", "matplotlib", "numpy",
+    install_requires=["click", "lhotse", "matplotlib", "numpy",
                       "safetensors", "scipy", "soundfile", "tqdm", "torch"],
     extras_require={
         "k2": [
@@ -48,7 +46,7 @@ setup(
             "pocketsphinx==5.0.4",
             "torch==2.13.0",
         ],
-        "test": ["mypy==1.15.0", "pytest==8.3.5", "ruff==0.11.2"],
+        "test": ["hypothesis==6.130.0", "kaldi-native-fbank==1.22.5", "mypy==1.15.0", "pytest==8.3.5", "ruff==0.11.2"],
     },
     entry_points={"console_scripts": ["pyser=pyser.cli:main"]},
 )

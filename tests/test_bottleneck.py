@@ -1,4 +1,4 @@
-"""pyser bottleneck compute on tiny archives."""
+"""pyser bottleneck dump on tiny archives."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ from pyser.cli import cli
 from pyser.errors import PyserError
 from pyser.kaldi.tables import MatrixWriter, load_matrix, read_scp
 from pyser.nn import model_io
-from pyser.nn.compute import compute
+from pyser.nn.compute import ComputeConfig, compute
 from pyser.nn.tdnnf import TdnnF, TdnnfConfig
 
 CONFIG = TdnnfConfig(feat_dim=5, ivector_dim=4, dim=16, bottleneck_dim=6, prefinal_dim=8, strides=(1, 0, 3), num_pdfs=7)
@@ -37,7 +37,7 @@ def data(tmp_path):
 
 
 def arguments(data, *more):
-    return ["bottleneck", "compute", "--node", "tdnnf3", "--ivectors", f"scp:{data}/iv/ivector_online.scp", *more,
+    return ["bottleneck", "dump", "--node", "tdnnf3", "--ivectors", f"scp:{data}/iv/ivector_online.scp", *more,
             f"{data}/model", f"scp:{data}/feats.scp", f"ark,scp:{data}/out/b.ark,{data}/out/b.scp"]
 
 
@@ -46,10 +46,10 @@ def run(data, *more):
     return result, {u: load_matrix(at) for u, at in read_scp(data / "out/b.scp").items()} if not result.exit_code else {}
 
 
-def expected(data, utt, node="tdnnf3", period=10, chunk=150, subsampling=1):
+def expected(data, utt, node="tdnnf3", period=10, chunk=50, subsampling=1):
     feats, ivectors = read_scp(data / "feats.scp"), read_scp(data / "iv/ivector_online.scp")
-    return compute(model_io.load_tdnnf(data / "model"), load_matrix(feats[utt]), load_matrix(ivectors[utt]), node, period,
-                   chunk, subsampling)
+    return compute(model_io.load_nnet3(data / "model"), load_matrix(feats[utt]), load_matrix(ivectors[utt]),
+                   ComputeConfig(node, chunk, subsampling, period))
 
 
 def test_writes_every_utterance(data):
@@ -92,7 +92,7 @@ def test_a_failing_utterance_is_named(data):
     (data / "iv/ivector_period").write_text("2\n")  # 16 rows now end at frame 32
     result, _ = run(data, "--frames-per-chunk", "20")
     assert str(result.exception).startswith("u3: 16 rows of i-vectors, one every 2 frames, are too few for 160 frames")
-    assert list((data / "out").iterdir()) == []
+    assert list((data / "out").iterdir()) == []  # nothing was finished, so nothing stays
 
 
 def test_an_utterance_without_ivectors(data):
@@ -109,7 +109,9 @@ def test_too_many_dropped(data):
     result, _ = run(data)
     assert result.exit_code == 1 and isinstance(result.exception, PyserError)
     assert "3 utterances, 2 dropped: 2 without i-vectors (e.g. u2): more than --max-dropped 5%" in str(result.exception)
-    assert list((data / "out").iterdir()) == []  # neither a finished nor a temporary archive
+    assert {path.name for path in (data / "out").iterdir()} == {".b.ark.partial", ".b.scp.partial", ".b.ark.progress"}
+    assert run(data, "--max-dropped", "90%")[0].exit_code == 0  # what was computed is not computed again
+    assert {path.name for path in (data / "out").iterdir()} == {"b.ark", "b.scp"}
     command = [sys.executable, "-c", "from pyser.cli import main; main()", *arguments(data)]
     shell = subprocess.run(command, capture_output=True, text=True)
     assert shell.returncode == 1 and shell.stderr.startswith("pyser: tdnnf3 of ") and shell.stderr.count("\n") == 1
@@ -117,5 +119,41 @@ def test_too_many_dropped(data):
 
 def test_a_wrong_node_fails_before_any_work(data):
     result, _ = run(data, "--node", "tdnnf12")
-    assert result.exit_code == 1 and "no node tdnnf12; it has lda tdnn1 tdnnf2 tdnnf3 tdnnf4" in str(result.exception)
+    assert result.exit_code == 1
+    assert "no node 'tdnnf12'; it has ivector input lda tdnn1 tdnnf2 tdnnf3 tdnnf4" in str(result.exception)
     assert not (data / "out").exists()
+
+
+def test_a_broken_off_dump_goes_on(data, monkeypatch):
+    """Stopped in the second of three groups, with half of it written, and run again: the same bytes as in one go."""
+    from pyser.kaldi.resumable import ResumableWriter
+    from pyser.nn import bottleneck
+
+    monkeypatch.setitem(bottleneck.GROUP_FRAMES, "cpu", 1)
+    run(data)
+    whole = {name: (data / "out" / name).read_bytes() for name in ("b.ark", "b.scp")}
+    for name in whole:
+        (data / "out" / name).unlink()
+    calls, write = [], ResumableWriter.write
+
+    def stop(writer, matrices, *more):
+        calls.append([utt for utt, _ in matrices])
+        if len(calls) == 2:
+            writer._files[0].write(b"half a gro")
+            raise KeyboardInterrupt
+        write(writer, matrices, *more)
+
+    monkeypatch.setattr(ResumableWriter, "write", stop)
+    assert run(data)[0].exit_code != 0
+    assert calls == [["u1"], ["u2"]] and not (data / "out/b.ark").exists()
+    assert run(data)[0].exit_code == 0
+    assert calls[2:] == [["u2"], ["u3"]]
+    assert {name: (data / "out" / name).read_bytes() for name in whole} == whole
+    assert {path.name for path in (data / "out").iterdir()} == {"b.ark", "b.scp"}
+    # Another node is another dump: it does not go on from the rest of this one.
+    calls.clear()
+    assert run(data)[0].exit_code != 0 and len(calls) == 2
+    calls.append([])
+    result, outputs = run(data, "--no-compress", "--node", "tdnnf2")
+    assert calls[3:] == [["u1"], ["u2"], ["u3"]]
+    np.testing.assert_allclose(outputs["u1"], expected(data, "u1", "tdnnf2"), atol=1e-5)

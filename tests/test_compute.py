@@ -6,17 +6,27 @@ import torch
 
 from pyser.errors import PyserError
 from pyser.nn import compute as compute_module
-from pyser.nn.compute import compute
+from pyser.nn.compute import ComputeConfig
+from pyser.nn.compute import compute as compute_config
+from pyser.nn.nnet3 import Nnet3
 from pyser.nn.tdnnf import TdnnF, TdnnfConfig
+from pyser.nn.tdnnf_nnet3 import to_nnet3
 
 CONFIG = TdnnfConfig(feat_dim=5, ivector_dim=4, dim=16, bottleneck_dim=6, prefinal_dim=8, strides=(1, 0, 3), num_pdfs=7)
-CONTEXT = 5
 
 
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    return TdnnF(CONFIG).eval()
+    return network(CONFIG)
+
+
+def network(config):
+    return Nnet3(to_nnet3(TdnnF(config))).eval()
+
+
+def compute(model, feats, ivectors, node, period=10, frames_per_chunk=50, subsampling=1):
+    return compute_config(model, feats, ivectors, ComputeConfig(node, frames_per_chunk, subsampling, period))
 
 
 def utterance(frames, rows, seed=0):
@@ -38,8 +48,9 @@ def naive(model, feats, ivectors, node, period, frames_per_chunk, subsampling):
         wanted = [t for t in range(start, min(start + frames_per_chunk, len(feats))) if (t - start) % subsampling == 0]
         row = ivectors[ivector_row(wanted[0], wanted[-1], period, len(ivectors))]
         for t in wanted:
-            window = [feats[min(max(t + offset, 0), len(feats) - 1)] for offset in range(-CONTEXT, CONTEXT + 1)]
-            value = model.node(torch.tensor(np.array(window))[None], torch.tensor(row)[None], node)
+            left, right = model.context(model.full_name(node))
+            window = [feats[min(max(t + offset, 0), len(feats) - 1)] for offset in range(-left, right + 1)]
+            value = model(torch.tensor(np.array(window))[:, None], torch.tensor(row)[None], model.full_name(node))
             outputs.append(value[0, 0].numpy())
     return np.array(outputs)
 
@@ -52,7 +63,7 @@ def test_as_the_naive_loop(model, frames, frames_per_chunk, subsampling):
     for node in ("tdnnf4", "tdnnf2.linear", "output"):
         found = compute(model, feats, ivectors, node, 10, frames_per_chunk, subsampling)
         expected = naive(model, feats, ivectors, node, 10, frames_per_chunk, subsampling)
-        assert found.shape == (-(-frames // subsampling), model.node_dim(node)) and found.dtype == np.float32
+        assert found.shape == (-(-frames // subsampling), model.dim(node)) and found.dtype == np.float32
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -75,7 +86,7 @@ def test_too_few_ivectors(model):
 ])
 def test_ivector_of_a_chunk(frames, chunk, subsampling, rows, expected):
     """The lda node, an identity here, ends in the i-vector itself: row r holds r."""
-    model = TdnnF(CONFIG).eval()
+    model = network(CONFIG)
     ivectors = np.repeat(np.arange(rows, dtype=np.float32)[:, None], 4, axis=1)
     output = compute(model, np.zeros((frames, 5), np.float32), ivectors, "lda", 10, chunk, subsampling)
     per_chunk = -(-chunk // subsampling)
@@ -85,21 +96,21 @@ def test_ivector_of_a_chunk(frames, chunk, subsampling, rows, expected):
 
 def test_period_divides_the_frame():
     ivectors = np.repeat(np.arange(30, dtype=np.float32)[:, None], 4, axis=1)
-    output = compute(TdnnF(CONFIG).eval(), np.zeros((90, 5), np.float32), ivectors, "lda", 3, 30)
+    output = compute(network(CONFIG), np.zeros((90, 5), np.float32), ivectors, "lda", 3, 30)
     assert output[::30, -1].tolist() == [4, 14, 24]  # middles 14, 44, 74
 
 
 def test_edges_are_repeated():
     """The lda node of an identity transform is frames t - 1, t, t + 1."""
     feats, ivectors = utterance(4, 1)
-    output = compute(TdnnF(CONFIG).eval(), feats, ivectors, "lda", 10, 3)
+    output = compute(network(CONFIG), feats, ivectors, "lda", 10, 3)
     np.testing.assert_array_equal(output[:, :5], feats[[0, 0, 1, 2]])
     np.testing.assert_array_equal(output[:, 5:10], feats)
     np.testing.assert_array_equal(output[:, 10:15], feats[[1, 2, 3, 3]])
 
 
 def test_more_chunks_than_one_forward_pass_takes(model):
-    frames = 3 * compute_module.CHUNKS_AT_ONCE + 5
+    frames = 2 * compute_module.ROWS_AT_ONCE["cpu"] + 5
     feats, ivectors = utterance(frames, -(-frames // 10))
     np.testing.assert_allclose(compute(model, feats, ivectors, "tdnnf4", 10, 2),
                                naive(model, feats, ivectors, "tdnnf4", 10, 2, 1), rtol=1e-4, atol=1e-4)
@@ -107,7 +118,7 @@ def test_more_chunks_than_one_forward_pass_takes(model):
 
 def test_without_ivectors_the_chunk_does_not_matter():
     torch.manual_seed(1)
-    model = TdnnF(TdnnfConfig(**{**CONFIG.__dict__, "ivector_dim": 0})).eval()
+    model = network(TdnnfConfig(**{**CONFIG.__dict__, "ivector_dim": 0}))
     feats, _ = utterance(40, 1)
     whole = compute(model, feats, None, "tdnnf4", frames_per_chunk=150)
     np.testing.assert_allclose(compute(model, feats, None, "tdnnf4", frames_per_chunk=7), whole, rtol=1e-4, atol=1e-4)

@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from pyser.errors import PyserError
+from pyser.nn.nnet3 import Nnet3
 from pyser.nn.tdnnf import TdnnF, TdnnfConfig, constrain_orthonormal
+from pyser.nn.tdnnf_nnet3 import to_nnet3
 
 SMALL = TdnnfConfig(feat_dim=5, ivector_dim=4, dim=16, bottleneck_dim=6, prefinal_dim=8, strides=(1, 0, 3, 3), num_pdfs=7)
 
@@ -19,6 +21,8 @@ def network(config=SMALL, seed=0):
         if isinstance(module, torch.nn.BatchNorm1d):
             module.running_mean.normal_()
             module.running_var.uniform_(0.5, 2.0)
+    for parameter in model.parameters():  # (the output layer begins with zeros)
+        parameter.data.add_(0.1 * torch.randn_like(parameter))
     return model.eval()
 
 
@@ -32,8 +36,6 @@ def test_size_and_context_of_run_tdnn_1g():
     model = TdnnF(TdnnfConfig(num_pdfs=3600))
     assert sum(p.numel() for p in model.parameters()) == 9_431_072
     assert (model.left_context, model.right_context) == (28, 28)
-    assert (model.node_dim("lda"), model.node_dim("tdnnf12"), model.node_dim("tdnnf12.linear")) == (220, 1024, 128)
-    assert model.node_dim("output") == 3600
 
 
 @pytest.mark.parametrize("strides", [(1, 0, 3, 3), (3, 3, 3), (1, 1, 2)])
@@ -43,11 +45,14 @@ def test_subsampling_takes_every_third_frame(strides, frames):
     config = TdnnfConfig(**{**SMALL.__dict__, "strides": strides})
     model = network(config)
     x, ivector = inputs(model, frames)
-    for name in ("lda", "tdnn1", "tdnnf2", "tdnnf2.linear", f"tdnnf{len(strides) + 1}", "prefinal-l", "output"):
-        every = model.node(x, ivector, name)
-        assert every.shape == (2, frames, model.node_dim(name))
-        third = model.node(x, ivector, name, subsampling=3)
-        torch.testing.assert_close(third, every[:, ::3], rtol=1e-4, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+    for every, third in zip(model(x, ivector), model(x, ivector, subsampling=3), strict=True):
+        assert every.shape == (2, frames, 7)
+        torch.testing.assert_close(third, every[:, ::3], rtol=1e-4, atol=1e-4)
+
+
+def node(model, x, ivector, name):
+    """A node by way of the network in Kaldi's form: (N, T, D)."""
+    return Nnet3(to_nnet3(model)).eval()(x.transpose(0, 1), ivector, name).transpose(0, 1)
 
 
 @torch.no_grad()
@@ -57,17 +62,8 @@ def test_lda_sees_its_frame_its_neighbours_and_the_ivector():
     at = model.left_context + 2
     spliced = torch.cat([x[1, at - 1], x[1, at], x[1, at + 1], ivector[1]])
     expected = model.lda_matrix @ spliced + model.lda_offset
-    torch.testing.assert_close(model.node(x, ivector, "lda")[1, 2], expected, rtol=1e-4, atol=1e-4)
-
-
-@torch.no_grad()
-def test_noop_is_dropout_plus_bypass_of_the_previous_layer():
-    model = network()
-    x, ivector = inputs(model, 6)
-    for number, previous in ((2, "tdnn1"), (3, "tdnnf2"), (4, "tdnnf3"), (5, "tdnnf4")):
-        below, own = model.node(x, ivector, previous), model.node(x, ivector, f"tdnnf{number}.dropout")
-        torch.testing.assert_close(model.node(x, ivector, f"tdnnf{number}.noop"), 0.66 * below + own)
-        assert torch.equal(own, model.node(x, ivector, f"tdnnf{number}.batchnorm"))  # no dropout in eval mode
+    x = x[:, model.left_context - 1 : x.shape[1] - model.right_context + 1]  # (all that lda needs)
+    torch.testing.assert_close(node(model, x, ivector, "lda")[1, 2], expected, rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()
@@ -75,13 +71,13 @@ def test_an_output_depends_on_exactly_its_context():
     model = network()
     assert model.left_context == 8
     x, ivector = inputs(model, 1, batch=1)
-    before = model.node(x, ivector, "tdnnf5")
+    before = model(x, ivector)[0]
     for frame in (0, x.shape[1] - 1):
         changed = x.clone()
         changed[0, frame] += 10.0
-        assert not torch.equal(model.node(changed, ivector, "tdnnf5"), before)
+        assert not torch.equal(model(changed, ivector)[0], before)
     wider = torch.cat([torch.full((1, 1, 5), 9.0), x, torch.full((1, 1, 5), 9.0)], dim=1)
-    torch.testing.assert_close(model.node(wider, ivector, "tdnnf5")[:, 1:2], before, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(model(wider, ivector)[0][:, 1:2], before, rtol=1e-4, atol=1e-4)
 
 
 def off_orthogonal(matrix):
@@ -108,11 +104,9 @@ def test_semi_orthogonal_step():
 def test_messages():
     model = network()
     x, ivector = inputs(model, 2)
-    with pytest.raises(PyserError, match="no node tdnnf9; it has lda tdnn1 tdnnf2 tdnnf3 tdnnf4 tdnnf5 prefinal-l"):
-        model.node(x, ivector, "tdnnf9")
     with pytest.raises(PyserError, match="features have 4 columns, the network was trained on 5"):
-        model.node(x[:, :, :4], ivector, "lda")
+        model(x[:, :, :4], ivector)
     with pytest.raises(PyserError, match="an i-vector of 3, the network was trained with i-vectors of 4"):
-        model.node(x, ivector[:, :3], "lda")
+        model(x, ivector[:, :3])
     with pytest.raises(PyserError, match="no i-vector, the network was trained with i-vectors of 4"):
-        model.node(x, None, "lda")
+        model(x, None)

@@ -60,7 +60,8 @@ if wanted 3; then
       "$am/tdnn/final.safetensors" "scp:$data/$corpus_name/feats.scp" "$model"
   fi
   make_bottleneck_features.sh --nj "$nj" --cmd "$cmd" --ivector-dir "$ivectors" --frames-per-chunk "$frames_per_chunk" \
-    --subsampling "$subsampling" --max-dropped "$max_dropped" "$node" "$data/$corpus_name" "$bnf" "$model" "$exp/bnf_$name"
+    --subsampling "$subsampling" --max-dropped "$max_dropped" "$node" "$data/$corpus_name" "$bnf" "$model" \
+    "$exp/bnf_$name/log" "$exp/bnf_$name"
 fi
 
 results=()

@@ -69,25 +69,25 @@ def decode(
     from pyser.lang.graphs import load_hlg, read_words
     from pyser.lang.lang import read_tokens
     from pyser.nn import model_io
-    from pyser.nn.compute import compute, read_period
-    from pyser.nn.model_io import load_tdnnf
+    from pyser.nn.compute import ComputeConfig, compute, read_period
+    from pyser.nn.model_io import load_nnet3
 
     config = config or DecodeConfig()
     torch.set_num_threads(config.num_threads)
     exp_dir = Path(exp_dir)
-    model = load_tdnnf(exp_dir / "final.safetensors")
+    model = load_nnet3(exp_dir / "final.safetensors")
     _, metadata = model_io.read(exp_dir / "final.safetensors")
     if json.loads(metadata.get("tokens", "[]")) != list(read_tokens(lang_dir)):
         raise PyserError(f"{lang_dir}/tokens.txt: not the phones that {exp_dir} was trained with; decode with its lang")
     period = read_period(ivector_dir) if ivector_dir else 10
+    computing = ComputeConfig("output", config.frames_per_chunk, int(metadata["subsampling"]), period)
     hlg, words = load_hlg(lang_dir), read_words(lang_dir)
     hyps: dict[str, str] = {}
     refs: dict[str, str] = {}
     failed: list[str] = []
     for cut in read_cuts(data_dir, ivector_dir):
         try:
-            output = compute(model, features_of(cut), ivectors_of(cut), "output", period, config.frames_per_chunk,
-                             int(metadata["subsampling"]))
+            output = compute(model, features_of(cut), ivectors_of(cut), computing)
         except PyserError as error:
             raise PyserError(f"{cut.id}: {error}") from None
         found = best_words(hlg, torch.from_numpy(output).log_softmax(-1), words, config)

@@ -12,12 +12,16 @@ from pyser.errors import PyserError
 
 GROUPS = {
     "corpus": "prepare a corpus: manifests and Kaldi data directories",
+    "table": "copy Kaldi archives and scp files between their forms",
     "data": "Kaldi data directories: validate, split, subset, perturb",
-    "mfcc": "hires MFCC into Kaldi archives",
+    "mfcc": "MFCC into Kaldi archives",
+    "fbank": "mel filterbanks into Kaldi archives",
+    "cmvn": "cepstral mean and variance normalisation of Kaldi archives",
     "ivector": "UBM, i-vector extractor, online i-vectors",
     "lang": "lexicon, phone and word language models, decoding graph",
     "chain": "train a TDNN-F with LF-MMI, average, decode",
-    "bottleneck": "dump any node of a network into Kaldi archives",
+    "nnet3": "compute, show, import and export Kaldi's networks",
+    "bottleneck": "dump a node of a network, going on where it was broken off",
     "ser": "train and apply emotion classifiers",
     "score": "UA, WA, confusion, tables, figures, WER",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -31,9 +32,22 @@ max_dropped = click.option("--max-dropped", type=Share(), default="5%", show_def
                            help="stop when more utterances than this have to be left out")
 
 
+allow_pipes = click.option("--allow-pipes", is_flag=True, help="run the commands in 'ark:command |' and in scp files")
+
+
 def path_of(specifier: str, kind: str = "scp") -> str:
     """The file of an rspecifier `scp:FILE`."""
     found, _, path = specifier.partition(":")
     if found.split(",")[0] != kind or not path:
         raise PyserError(f"'{specifier}': expected {kind}:FILE")
     return path
+
+
+def network_device(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--use-gpu, --fast and --bfloat16, of everything that computes a network."""
+    command = click.option("--bfloat16", is_flag=True, help="compute in bfloat16: about 1% off, fast where the processor has "
+                           "it")(command)
+    command = click.option("--fast", is_flag=True, help="one i-vector, the last, for a whole utterance: not Kaldi's "
+                           "numbers, but less work")(command)
+    return click.option("--use-gpu", type=click.Choice(["yes", "no", "optional", "wait"]), default="no", show_default=True,
+                        help="optional: if there is one")(command)

@@ -10,9 +10,7 @@ frames it wants, so an output depends on nothing but its own window.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -92,20 +90,13 @@ class TdnnfLayer(nn.Module):
         self.batchnorm = BatchNorm(dim)
         self.dropout = GeneralDropout()
 
-    def nodes(self, x: Tensor, name: str, thinning: int) -> Iterator[tuple[str, Tensor]]:
-        """(name, value) of each node; x is (N, dim, T). The first frame of all of them is x's frame `step`."""
+    def forward(self, x: Tensor, thinning: int) -> Tensor:
+        """(N, dim, T) -> (N, dim, T - 2 stride / thinning): frame 0 of the result is frame stride / thinning of x."""
         step = self.stride // thinning
         y = self.linear(x, thinning)  # (N, bottleneck, T - step), frames t - step and t
-        yield f"{name}.linear", y
         y = self.affine(y, thinning)  # (N, dim, T - 2 step), frames t and t + step
-        yield f"{name}.affine", y
-        y = F.relu(y)
-        yield f"{name}.relu", y
-        y = self.batchnorm(y)
-        yield f"{name}.batchnorm", y
-        y = self.dropout(y)
-        yield f"{name}.dropout", y
-        yield f"{name}.noop", y + self.bypass_scale * x[:, :, step : x.shape[2] - step]
+        y = self.dropout(self.batchnorm(F.relu(y)))
+        return y + self.bypass_scale * x[:, :, step : x.shape[2] - step]
 
 
 class Prefinal(nn.Module):
@@ -119,22 +110,10 @@ class Prefinal(nn.Module):
         self.batchnorm2 = BatchNorm(config.prefinal_dim)
         self.output = Affine(config.prefinal_dim, config.num_pdfs, zero=True)
 
-    def nodes(self, x: Tensor, name: str, output: str) -> Iterator[tuple[str, Tensor]]:
-        x = self.affine(x)
-        yield f"{name}.affine", x
-        x = F.relu(x)
-        yield f"{name}.relu", x
-        x = self.batchnorm1(x)
-        yield f"{name}.batchnorm1", x
-        x = self.linear(x)
-        yield f"{name}.linear", x
-        x = self.batchnorm2(x)
-        yield f"{name}.batchnorm2", x
-        x = self.output(x)
-        if output == "output-xent":
-            yield f"{output}.affine", x
-            x = x.log_softmax(dim=1)
-        yield output, x
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, prefinal, T) -> (N, num_pdfs, T)."""
+        x = self.batchnorm1(F.relu(self.affine(x)))
+        return self.output(self.batchnorm2(self.linear(x)))
 
 
 class TdnnF(nn.Module):
@@ -158,7 +137,6 @@ class TdnnF(nn.Module):
         )
         self.prefinal_l = Affine(config.dim, config.prefinal_dim, bias=False)
         self.chain, self.xent = Prefinal(config), Prefinal(config)
-        self._dry: list[tuple[str, int, int, Tensor]] | None = None
 
     @property
     def left_context(self) -> int:
@@ -193,93 +171,24 @@ class TdnnF(nn.Module):
             parts.append(ivector[:, None].expand(-1, x.shape[1] - 2, -1))
         return torch.cat(parts, dim=2).transpose(1, 2)
 
-    def nodes(self, x: Tensor, ivector: Tensor | None, subsampling: int = 1) -> Iterator[tuple[str, int, int, Tensor]]:
-        """Every node in order: (name, frames before output frame 0, step between frames, value (N, D, frames)).
+    def forward(self, x: Tensor, ivector: Tensor | None, subsampling: int = 1) -> tuple[Tensor, Tensor]:
+        """x (N, left_context + T + right_context, feat_dim), ivector (N, ivector_dim) or None ->
+        output (N, ceil(T / subsampling), num_pdfs), not normalised, and output-xent, log-softmaxed.
 
         Frames are thinned to every `subsampling`-th as soon as all strides still to come are its multiples.
         """
-        left, thinning = self.left_context - 1, 1  # the splice has eaten one frame
+        thinning = 1
         x = F.conv1d(self.splice(x, ivector), self.lda_matrix[:, :, None], self.lda_offset)
-        yield "lda", left, thinning, x
-        for number, stride in enumerate((0, *self.config.strides), start=1):
-            left -= stride
-            if number == 1:
-                block = self._tdnn1(x)
-            else:
-                block = cast(TdnnfLayer, self.layers[number - 2]).nodes(x, f"tdnnf{number}", thinning)
-            for name, x in block:
-                yield name, left // thinning, thinning, x
-            rest = self.config.strides[number - 1 :]
-            if thinning == 1 and subsampling > 1 and all(stride % subsampling == 0 for stride in rest):
-                # `left` is a multiple of `subsampling` too, so output frame 0 stays among the kept ones.
+        x = self.dropout1(self.batchnorm1(F.relu(self.affine1(x))))
+        for number, layer in enumerate(self.layers):
+            if thinning == 1 and all(stride % subsampling == 0 for stride in self.config.strides[number:]):
+                # The frames still in front of output frame 0 are a multiple of `subsampling`: it stays among those kept.
                 x, thinning = x[:, :, ::subsampling], subsampling
+            x = layer(x, thinning)
+        if thinning == 1:
+            x = x[:, :, ::subsampling]
         x = self.prefinal_l(x)
-        yield "prefinal-l", 0, thinning, x
-        for name, value in self.chain.nodes(x, "prefinal-chain", "output"):
-            yield name, 0, thinning, value
-        for name, value in self.xent.nodes(x, "prefinal-xent", "output-xent"):
-            yield name, 0, thinning, value
-
-    def _tdnn1(self, x: Tensor) -> Iterator[tuple[str, Tensor]]:
-        x = self.affine1(x)
-        yield "tdnn1.affine", x
-        x = F.relu(x)
-        yield "tdnn1.relu", x
-        x = self.batchnorm1(x)
-        yield "tdnn1.batchnorm", x
-        yield "tdnn1.dropout", self.dropout1(x)
-
-    def forward(self, x: Tensor, ivector: Tensor | None, subsampling: int = 1) -> tuple[Tensor, Tensor]:
-        """x (N, left_context + T + right_context, feat_dim), ivector (N, ivector_dim) or None ->
-        output (N, ceil(T / subsampling), num_pdfs), not normalised, and output-xent, log-softmaxed."""
-        outputs = {}
-        for name, _, _, value in self.nodes(x, ivector, subsampling):
-            if name in ("output", "output-xent"):
-                outputs[name] = value
-        return outputs["output"].transpose(1, 2), outputs["output-xent"].transpose(1, 2)
-
-    def node(self, x: Tensor, ivector: Tensor | None, name: str, subsampling: int = 1) -> Tensor:
-        """Values of one node at the frames of the output: (N, ceil(T / subsampling), D).
-
-        `tdnnf12` alone is tdnnf12.noop, `tdnn1` is tdnn1.dropout. PyserError for a name the network has not.
-        """
-        name = self.full_name(name)
-        frames = x.shape[1] - self.left_context - self.right_context
-        for found, left, thinning, value in self.nodes(x, ivector, subsampling):
-            if found == name:
-                stop = left - (-frames // thinning)
-                return value[:, :, left : stop : subsampling // thinning].transpose(1, 2)
-        raise AssertionError(name)
-
-    def node_dim(self, name: str) -> int:
-        """Columns of a node."""
-        name = self.full_name(name)
-        return next(value.shape[1] for found, _, _, value in self._dry_run() if found == name)
-
-    def node_names(self) -> list[str]:
-        """All names that `node` takes, in order."""
-        return [name for name, _, _, _ in self._dry_run()]
-
-    @torch.no_grad()
-    def _dry_run(self) -> list[tuple[str, int, int, Tensor]]:
-        """The nodes of one frame; cached, for the names and sizes never change."""
-        if self._dry is None:
-            device, training = self.lda_offset.device, self.training
-            x = torch.zeros(1, 1 + self.left_context + self.right_context, self.config.feat_dim, device=device)
-            ivector = torch.zeros(1, self.config.ivector_dim, device=device) if self.config.ivector_dim else None
-            self._dry = list(self.eval().nodes(x, ivector))
-            self.train(training)
-        return self._dry
-
-    def full_name(self, name: str) -> str:
-        """The node's full name; PyserError lists what there is."""
-        names = self.node_names()
-        for full in (name, f"{name}.noop", f"{name}.dropout"):
-            if full in names:
-                return full
-        short = [n.removesuffix(".noop").removesuffix(".dropout") for n in names if n.endswith((".noop", "1.dropout"))]
-        raise PyserError(f"the network has no node {name}; it has lda {' '.join(short)} prefinal-l (and, e.g., "
-                         f"{short[-1]}.linear, .affine, .relu, .batchnorm, prefinal-chain.batchnorm2, output)")
+        return self.chain(x).transpose(1, 2), self.xent(x).log_softmax(dim=1).transpose(1, 2)
 
     @torch.no_grad()
     def constrain_orthonormal(self) -> None:

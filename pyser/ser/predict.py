@@ -25,9 +25,9 @@ from pyser.errors import PyserError
 from pyser.features.mfcc import MfccConfig, mfcc
 from pyser.files import read_lines, write_json
 from pyser.kaldi.wav import INT16, load_audio, resample
-from pyser.nn.compute import compute
-from pyser.nn.model_io import load_tdnnf
-from pyser.nn.tdnnf import TdnnF
+from pyser.nn.compute import ComputeConfig, compute
+from pyser.nn.model_io import load_nnet3, model_file
+from pyser.nn.nnet3 import Nnet3
 from pyser.ser.frame_classifier import FrameClassifier, read_classifier, utterance_posteriors
 
 Audio = str | os.PathLike[str] | tuple[np.ndarray, int]
@@ -59,7 +59,7 @@ class Frontend:
 
     config: FrontendConfig
     mfcc: MfccConfig
-    model: TdnnF
+    model: Nnet3
     extractor: Any  # None for a network without i-vectors
 
     def __call__(self, samples: np.ndarray) -> np.ndarray:
@@ -72,8 +72,8 @@ class Frontend:
             from pyser.ivector.online import extract_utterance
 
             ivectors = extract_utterance(self.extractor, feats, self.config.ivector_period)
-        return compute(self.model, feats, ivectors, self.config.node, self.config.ivector_period,
-                       self.config.frames_per_chunk, self.config.subsampling)
+        return compute(self.model, feats, ivectors, ComputeConfig(
+            self.config.node, self.config.frames_per_chunk, self.config.subsampling, self.config.ivector_period))
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def load_predictor(exp_dir: str | Path) -> Predictor:
     if any(classifier.labels != classifiers[0].labels for classifier in classifiers):
         raise PyserError(f"{exp_dir}: the folds have different labels; train them again in a new directory")
     frontend = load_frontend((exp_dir.parent if alone else exp_dir) / "frontend")
-    dim, expected = frontend.model.node_dim(frontend.config.node), len(classifiers[0].mean)
+    dim, expected = frontend.model.dim(frontend.config.node), len(classifiers[0].mean)
     if dim != expected:
         raise PyserError(f"{exp_dir}: node {frontend.config.node} has {dim} dimensions, not {expected}; "
                          "run `pyser ser package-frontend` with the network and node they were trained on")
@@ -154,7 +154,7 @@ def load_frontend(directory: str | Path) -> Frontend:
         from pyser.ivector.online import load_extractor
 
         extractor = load_extractor(directory / "ivector_extractor")
-    model = load_tdnnf(directory / "final.safetensors")
+    model = load_nnet3(directory)
     return Frontend(config, read_conf(directory / "mfcc.conf", MfccConfig, dither=0.0), model, extractor)
 
 
@@ -171,20 +171,20 @@ def package_frontend(
 ) -> Path:
     """Copy network, extractor and MFCC configuration into exp_dir/frontend, for `load_predictor`; returns it."""
     chain_model, target = Path(chain_model), Path(exp_dir) / "frontend"
-    if chain_model.is_dir():
-        chain_model = chain_model / "final.safetensors"
-    model = load_tdnnf(chain_model)
-    model.node_dim(node)  # names the nodes there are, if this is none of them
+    chain_model = model_file(chain_model)
+    model = load_nnet3(chain_model)
+    model.dim(node)  # names the nodes there are, if this is none of them
     read_conf(mfcc_conf, MfccConfig)
-    if bool(model.config.ivector_dim) != (extractor_dir is not None):
-        wants = f"i-vectors of dimension {model.config.ivector_dim}" if model.config.ivector_dim else "no i-vectors"
+    ivector_dim = model.input_dim("ivector")
+    if bool(ivector_dim) != (extractor_dir is not None):
+        wants = f"i-vectors of dimension {ivector_dim}" if ivector_dim else "no i-vectors"
         raise PyserError(f"{chain_model}: takes {wants}; give --extractor exactly when it takes them")
     mode = ivector_mode if extractor_dir is not None else "none"
     config = FrontendConfig(node, subsampling, frames_per_chunk, ivector_period, mode)
     partial = target.with_name(f".frontend.{os.getpid()}.tmp")
     try:
         partial.mkdir(parents=True)
-        shutil.copyfile(chain_model, partial / "final.safetensors")
+        shutil.copyfile(chain_model, partial / f"final{chain_model.suffix}")
         shutil.copyfile(mfcc_conf, partial / "mfcc.conf")
         if extractor_dir is not None:
             from pyser.ivector.online import FILES

@@ -1,0 +1,82 @@
+"""pyser nnet3: Kaldi's networks, and those trained here as Kaldi's."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from pyser.cli import options
+from pyser.errors import PyserError
+
+
+@click.group()
+def group() -> None:
+    """Compute, show, import and export nnet3 networks."""
+
+
+@group.command()
+@click.option("--output-node", "node", default="output", show_default=True, help="any node: output, tdnnf12, tdnnf12.linear")
+@click.option("--online-ivectors", help="rspecifier of i-vectors, a matrix for each utterance")
+@click.option("--online-ivector-period", type=click.IntRange(1), default=10, show_default=True)
+@click.option("--ivectors", help="rspecifier of i-vectors, a vector for each utterance")
+@click.option("--frames-per-chunk", type=click.IntRange(1), default=50, show_default=True,
+              help="one i-vector for each chunk, as in Kaldi")
+@click.option("--frame-subsampling-factor", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--apply-exp", is_flag=True, help="exponentiate the output")
+@click.option("--compress/--no-compress", default=False, show_default=True)
+@options.max_dropped
+@options.allow_pipes
+@options.network_device
+@click.argument("model")
+@click.argument("feats_rspecifier")
+@click.argument("wspecifier")
+def compute(
+    node: str, online_ivectors: str | None, online_ivector_period: int, ivectors: str | None, frames_per_chunk: int,
+    frame_subsampling_factor: int, apply_exp: bool, compress: bool, max_dropped: float, allow_pipes: bool, model: str,
+    feats_rspecifier: str, wspecifier: str, **device: Any,
+) -> None:
+    """Outputs of MODEL (a .mdl, a .raw or an experiment directory) for features, as nnet3-compute gives them."""
+    from pyser.nn.bottleneck import Device, compute_table, load
+    from pyser.nn.compute import ComputeConfig
+
+    if online_ivectors and ivectors:
+        raise PyserError("nnet3 compute: give either --online-ivectors or --ivectors")
+    fast = device.pop("fast")
+    config = ComputeConfig(node, frames_per_chunk, frame_subsampling_factor, online_ivector_period, fast)
+    network = load(model, Device(**device))
+    line = compute_table(network, feats_rspecifier, wspecifier, online_ivectors, ivectors, config, compress, apply_exp,
+                         max_dropped, allow_pipes)
+    print(line, file=sys.stderr)  # (stdout may be the archive)
+
+
+@group.command()
+@click.argument("model")
+def info(model: str) -> None:
+    """Context, nodes and components of MODEL."""
+    from pyser.nn.model_io import load_nnet3
+
+    print(load_nnet3(model).info())
+
+
+@group.command(name="import")
+@click.argument("source")
+@click.argument("exp_dir")
+def import_(source: str, exp_dir: str) -> None:
+    """Kaldi's SOURCE (a .mdl, a .raw or a directory with one, binary or text) as EXP_DIR/final.safetensors."""
+    from pyser.nn.model_io import import_nnet3
+
+    print(import_nnet3(source, exp_dir))
+
+
+@group.command()
+@click.option("--transition-model", type=click.Path(), help="a final.mdl or transition model, to write a .mdl with")
+@click.option("--text", is_flag=True, help="Kaldi's text form")
+@click.argument("model")
+@click.argument("out")
+def export(transition_model: str | None, text: bool, model: str, out: str) -> None:
+    """MODEL as Kaldi's OUT: a .mdl (needs a transition model) or, by any other name, a .raw."""
+    from pyser.nn.model_io import export_nnet3
+
+    print(export_nnet3(model, out, transition_model, not text))
