@@ -35,7 +35,7 @@ name=$(basename "$data")
 nnet_dir=$nnet                     # (a model file will do, what lies beside it counts)
 if [ ! -d "$nnet" ]; then nnet_dir=$(dirname "$nnet"); fi
 if [ -f "$nnet_dir/cmvn_opts" ]; then read -r -a cmvn_opts < "$nnet_dir/cmvn_opts" || true
-elif [ -f "$nnet_dir/final.safetensors" ]; then cmvn_opts=(--norm-means=false --norm-vars=false)
+elif [ -f "$nnet_dir/final.safetensors" ] || [[ $nnet == *.safetensors ]]; then cmvn_opts=(--norm-means=false --norm-vars=false)
 else fail "$nnet_dir/cmvn_opts is missing; it says whether the network's input was normalised"; fi
 
 ivectors=()

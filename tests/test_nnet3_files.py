@@ -199,7 +199,7 @@ def test_run_tdnn_1g_in_kaldis_eyes():
 def test_an_unknown_component_is_named(tmp_path):
     data = (GOLDEN / "noivector.raw").read_bytes().replace(b"<NoOpComponent>", b"<MyOpComponent>", 1)
     (tmp_path / "a.raw").write_bytes(data)
-    with pytest.raises(PyserError, match=f"^{tmp_path}/a.raw: .*'tdnnf3.noop' is of type <MyOpComponent>"):
+    with pytest.raises(PyserError, match=f"^{tmp_path}/a.raw: .*component 'tdnnf3.noop' of node 'tdnnf3.noop' is a <MyOpComponent>"):
         read_nnet(tmp_path / "a.raw")
     data = (GOLDEN / "noivector.raw").read_bytes().replace(b"<BackpropScale>", b"<BackpropScala>", 1)
     (tmp_path / "a.raw").write_bytes(data)

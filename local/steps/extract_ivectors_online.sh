@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Online i-vectors of a data directory: <ivector-dir>/ivector_online.scp and ivector_period, as Kaldi's script of this name.
+# Online i-vectors of a data directory: <ivector-dir>/ivector_online.scp, ivector_period and final.ie.id, as Kaldi's
+# script of this name.
 nj=4
 cmd=run.sh
 period=10
@@ -23,4 +24,6 @@ $cmd JOB=1:"$nj" "$out/log/extract_ivectors.JOB.log" \
 rm -f "$out/ivector_online.scp"
 for job in $(seq "$nj"); do cat "$out/ivector_online.$job.scp"; done | sort > "$out/.ivector_online.scp.tmp"
 echo "$period" > "$out/ivector_period"
+if [ -s "$extractor/final.ie.id" ]; then cp "$extractor/final.ie.id" "$out/final.ie.id"
+else md5sum < "$extractor/final.ie" | cut -d ' ' -f 1 > "$out/final.ie.id"; fi  # tells later stages whose i-vectors these are
 mv "$out/.ivector_online.scp.tmp" "$out/ivector_online.scp"

@@ -122,8 +122,7 @@ def watch(arks: Sequence[str | Path], total: int) -> None:
     from tqdm import tqdm
 
     last: dict[Path, dict[str, float]] = {}
-    with tqdm(total=total, unit="utt", bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} utterances, {remaining} to go{postfix}",
-              mininterval=1.0, leave=True) as bar:
+    with tqdm(total=total, unit="utt") as bar:
         while True:
             for path in map(Path, arks):
                 if progress_file(path).exists():

@@ -121,10 +121,13 @@ class Nnet3(nn.Module):
                          f"output-dim={layer.out_dim}{numbers}")
         return "\n".join(lines)
 
+    def outputs(self) -> list[str]:
+        """The output nodes; the last node where there are none."""
+        found = [name for name, node in self.nnet.nodes.items() if isinstance(node, OutputNode)]
+        return found or list(self.nnet.nodes)[-1:]
+
     def _main(self) -> str:
-        """The output node, or the last node where there is none."""
-        outputs = [name for name, node in self.nnet.nodes.items() if isinstance(node, OutputNode)]
-        return "output" if "output" in outputs else [*outputs, *self.nnet.nodes][0 if outputs else -1]
+        return "output" if "output" in self.outputs() else self.outputs()[0]
 
     def dim(self, name: str) -> int:
         """Columns of a node; the short forms of names will do."""

@@ -104,12 +104,12 @@ def _kind(type_: str, name: str) -> str:
     return _EXCEPTIONS.get((type_, name)) or _KIND_OF.get(name, "number")
 
 
-def read_component(reader: Reader, name: str) -> Component:
-    """The component that begins at the reader's place; `name` is for the message when its type is unknown."""
+def read_component(reader: Reader, name: str, nodes: str) -> Component:
+    """The component that begins at the reader's place; its name and its nodes are for the message if it is not known."""
     opening = reader.token()
     component = Component(opening.strip("<>"))
     if component.type not in FIELDS:
-        raise reader.fail(f"a component that pyser knows, but component '{name}' is of type {opening}")
+        raise reader.fail(f"a component that pyser knows; component '{name}' of node '{nodes}' is a {opening}")
     allowed = set(FIELDS[component.type].split())
     while True:
         token = reader.token()

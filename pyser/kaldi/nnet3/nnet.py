@@ -157,7 +157,8 @@ def _read_network(reader: Reader) -> tuple[dict[str, NetworkNode], dict[str, Com
     for _ in range(reader.int32()):
         reader.expect("<ComponentName>")
         name = reader.token()
-        components[name] = read_component(reader, name)
+        nodes_of = [node.name for node in nodes.values() if isinstance(node, ComponentNode) and node.component == name]
+        components[name] = read_component(reader, name, ", ".join(nodes_of))
     reader.expect("</Nnet3>")
     used = Counter(node.component for node in nodes.values() if isinstance(node, ComponentNode))
     for component in used - Counter(dict.fromkeys(components, len(nodes))):
