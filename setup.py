@@ -10,6 +10,7 @@ COMMON = [
     "click==8.1.8",
     "espeakng-loader==0.2.4",  # carries espeak-ng, which speaks egs/mini's corpora
     "matplotlib==3.10.1",
+    "numba==0.68.1",  # compiles the inner loops of i-vectors
     "safetensors==0.8.0",
     "scipy==1.15.3",
     "soundfile==0.14.0",
@@ -26,7 +27,7 @@ setup(
     packages=find_packages(include=["pyser", "pyser.*"]),
     package_data={"pyser": ["py.typed"]},
     python_requires=">=3.10",
-    install_requires=["click", "lhotse", "matplotlib", "numpy",
+    install_requires=["click", "lhotse", "matplotlib", "numba", "numpy",
                       "safetensors", "scipy", "soundfile", "tqdm", "torch"],
     extras_require={
         "k2": [

@@ -48,3 +48,16 @@ def test_import_is_light():
             "try: pyser.nothing\nexcept AttributeError as error: print(error)")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "module 'pyser' has no attribute 'nothing'\n", done.stderr
+
+
+def test_extractor():
+    golden = np.load(GOLDEN / "ivector" / "online.npz")
+    extract = pyser.kaldi.load_extractor(GOLDEN / "ivector" / "extractor")
+    assert repr(extract).endswith("extractor': 40 -> 30)")
+    feats = [golden[f"feats/spk2-u{n}"] for n in (1, 2)]
+    for ours, utt in zip(extract.speaker(feats), ("spk2-u1", "spk2-u2"), strict=True):
+        assert np.abs(ours - golden[f"a_spk/{utt}"]).max() < 0.02
+    assert np.abs(extract(feats[1]) - golden["b_utt/spk2-u2"]).max() < 0.02
+    assert extract(feats[0], ivector_period=5).shape == (52, 30)
+    with pytest.raises(PyserError, match="features of 30 dimensions"):
+        extract(EXPECTED["ivectors/spk1-u4"])

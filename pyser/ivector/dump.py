@@ -1,49 +1,123 @@
-"""Online i-vectors of a list of features, into a Kaldi archive (online2bin/ivector-extract-online2.cc)."""
+"""Online i-vectors of a table of features, into another table (online2bin/ivector-extract-online2.cc)."""
 
 from __future__ import annotations
 
+import sys
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from pyser.errors import PyserError
-from pyser.files import read_lines
-from pyser.ivector.online import OnlineIvectorConfig, SpeakerState, extract, load_extractor
-from pyser.kaldi.tables import MatrixWriter, load_matrix, read_scp
+from pyser.ivector.directory import OnlineExtractor, OnlineIvectorConfig
+from pyser.ivector.online import SpeakerState, check_feats, extract_batch
+from pyser.kaldi.maps import read_map
+from pyser.kaldi.tables import MatrixTable, MatrixWriter, VectorTable, read_matrices
+
+BATCH_FRAMES = 8192
+
+
+@dataclass(frozen=True)
+class DumpConfig:
+    """spk2utt: a file, or an rspecifier of one; a speaker's utterances go on from each other in its order. Without it
+    every utterance is alone.
+
+    utts_per_spk_max: speakers are split into pseudo-speakers of so many utterances (modify_speaker_info.sh: training
+    sees many short speakers, so that it meets unsure i-vectors too).
+    length_tolerance: by how many frames the frame weights may be off before the utterance is left out.
+    """
+
+    spk2utt: str | None = None
+    utts_per_spk_max: int | None = None
+    frame_weights: str | None = None
+    length_tolerance: int = 0
+    compress: bool | int = True
+    allow_pipes: bool = False
+
+
+@dataclass(frozen=True)
+class _Utterance:
+    key: str
+    feats: np.ndarray
+    weights: np.ndarray | None
+    state: SpeakerState
+
+
+class _Source:
+    """The utterances in the order of extraction, each with its speaker's state; counts those left out, as Kaldi does."""
+
+    def __init__(self, online: OnlineExtractor, rspecifier: str, config: DumpConfig):
+        self.online, self.rspecifier, self.config = online, rspecifier, config
+        self.weights = VectorTable(config.frame_weights, config.allow_pipes) if config.frame_weights else None
+        self.left_out = 0
+
+    def __iter__(self) -> Iterator[_Utterance]:
+        for key, feats, state in self._features():
+            try:
+                weights = self.weights.get(key) if self.weights is not None else None
+                if self.weights is not None and weights is None:
+                    self._leave_out(f"{key}: no frame weights in {self.config.frame_weights}; left out")
+                    continue
+                if weights is not None and abs(len(weights) - len(feats)) > self.config.length_tolerance:
+                    self._leave_out(f"{key}: {len(feats)} frames but {len(weights)} frame weights; left out")
+                    continue
+                yield _Utterance(key, check_feats(self.online, feats, weights), weights, state)
+            except PyserError as error:
+                raise PyserError(f"{key}: {error}") from None
+
+    def _features(self) -> Iterator[tuple[str, np.ndarray, SpeakerState]]:
+        if self.config.spk2utt is None:
+            for key, feats in read_matrices(self.rspecifier, self.config.allow_pipes):
+                yield key, feats, SpeakerState.new(self.online)
+            return
+        speakers = read_map(self.config.spk2utt, self.config.allow_pipes)
+        table = MatrixTable(self.rspecifier, self.config.allow_pipes)
+        for listed in speakers.values():
+            utts = listed.split()
+            size = self.config.utts_per_spk_max or max(1, len(utts))
+            for start in range(0, len(utts), size):
+                state = SpeakerState.new(self.online)
+                for key in utts[start : start + size]:
+                    found = table.get(key)
+                    if found is None:
+                        self._leave_out(f"{key}: in {self.config.spk2utt} but not in {self.rspecifier}; left out")
+                    else:
+                        yield key, found, state
+
+    def _leave_out(self, why: str) -> None:
+        print(f"ivector extract: WARNING: {why}", file=sys.stderr, flush=True)
+        self.left_out += 1
 
 
 def dump(
-    extractor_dir: str | Path, feats_scp: str | Path, wspecifier: str, config: OnlineIvectorConfig,
-    spk2utt: str | Path | None = None, utts_per_spk_max: int | None = None, compress: bool = True,
+    online: OnlineExtractor, feats: str | Path, wspecifier: str, config: OnlineIvectorConfig,
+    options: DumpConfig = DumpConfig(),  # noqa: B008 (frozen)
 ) -> str:
-    """Write (ceil(T / period), S) matrices for the utterances of `feats_scp`; returns the closing line.
-
-    With `spk2utt` a speaker's utterances go on from each other in that file's order, at most `utts_per_spk_max` of them
-    (Kaldi's modify_speaker_info.sh: training sees many short speakers, so that it meets unsure i-vectors too).
-    """
-    online = load_extractor(extractor_dir)
-    feats = read_scp(feats_scp)
-    speakers = [[utt] for utt in feats]
-    if spk2utt is not None:
-        speakers = [[utt for utt in line.split()[1:] if utt in feats] for line in read_lines(spk2utt)]
-        strangers = set(feats).difference(*speakers)
-        if strangers:
-            raise PyserError(f"{min(strangers)} of {feats_scp} has no speaker in {spk2utt}; run `pyser data fix`")
-    if utts_per_spk_max is not None:
-        speakers = [utts[i : i + utts_per_spk_max] for utts in speakers for i in range(0, len(utts), utts_per_spk_max)]
-    dim = online.front_end.global_stats.shape[1] - 1
+    """Write the i-vectors (rows, S) of the rspecifier `feats` to `wspecifier`; returns the closing line."""
+    source = _Source(online, str(feats), options)
     frames, clock = 0, time.monotonic()
-    with MatrixWriter(wspecifier, compress) as writer:
-        for utts in speakers:
-            state = SpeakerState.new(dim, online.extractor)
-            for utt in utts:
-                try:
-                    matrix = load_matrix(feats[utt])
-                    rows = extract(online, matrix, config, state)
-                except PyserError as error:
-                    raise PyserError(f"{utt}: {error}") from None
-                writer.write(utt, rows)
-                frames += len(matrix)
-                if time.monotonic() - clock > 5:
-                    clock = time.monotonic()
-                    print(f"ivector extract: {writer.count} of {len(feats)} utterances", flush=True)
-    return f"ivector extract: {writer.count} utterances, {frames} frames"
+    with MatrixWriter(wspecifier, options.compress, allow_pipes=options.allow_pipes) as writer:
+        batch: list[_Utterance] = []
+        for utterance in source:
+            batch.append(utterance)
+            if sum(len(one.feats) for one in batch) >= BATCH_FRAMES:
+                frames += _extract(online, batch, writer, config)
+                batch = []
+            if time.monotonic() - clock > 5:
+                clock = time.monotonic()
+                print(f"ivector extract: {writer.count} utterances", file=sys.stderr, flush=True)
+        if batch:
+            frames += _extract(online, batch, writer, config)
+        if not writer.count:
+            raise PyserError(f"{feats}: no i-vectors estimated, {source.left_out} utterances with errors; check the lists")
+    return f"ivector extract: {writer.count} utterances, {source.left_out} with errors, {frames} frames"
+
+
+def _extract(online: OnlineExtractor, batch: list[_Utterance], writer: MatrixWriter, config: OnlineIvectorConfig) -> int:
+    weights = [one.weights for one in batch if one.weights is not None] or None
+    results = extract_batch(online, [one.feats for one in batch], [one.state for one in batch], config, weights)
+    for one, rows in zip(batch, results, strict=True):
+        writer.write(one.key, rows)
+    return sum(len(one.feats) for one in batch)

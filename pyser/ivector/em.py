@@ -11,32 +11,46 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.linalg import cholesky, solve_triangular
-from scipy.sparse import csr_matrix, vstack
+from scipy.sparse import csr_matrix
 
 from pyser.errors import PyserError
+from pyser.ivector import kernels
 from pyser.ivector.extractor import IvectorExtractor
-from pyser.ivector.ubm import DiagGmm
+from pyser.ivector.ubm import DiagGmm, Posteriors
 
 
 @dataclass(frozen=True)
 class UtteranceStats:
-    """Of one utterance: counts (1, G), first (1, G * D), sparse, of the scaled posteriors."""
+    """Of one utterance, for the Gaussians it has posteriors of: gauss (n,), weight (n,), first (n, D) = sum of post x.
 
-    counts: csr_matrix
-    first: csr_matrix
+    About 40 kB (an utterance of five seconds, 512 Gaussians), so that hundreds of hours stay in memory.
+    """
 
-    @classmethod
-    def of(cls, feats: np.ndarray, indices: np.ndarray, post: np.ndarray, num_gauss: int) -> UtteranceStats:
-        """feats (T, D); indices, post (T, K) of the UBM, scaled."""
-        dim = feats.shape[1]
-        rows = np.zeros(indices.size, int)
-        counts = csr_matrix((post.ravel(), (rows, indices.ravel())), shape=(1, num_gauss))
-        columns = (indices[:, :, None] * dim + np.arange(dim)).ravel()
-        first = csr_matrix(((post[:, :, None] * feats[:, None]).ravel(), (np.zeros(len(columns), int), columns)),
-                           shape=(1, num_gauss * dim))
-        counts.eliminate_zeros()
-        first.eliminate_zeros()
-        return cls(counts, first.astype(np.float32))
+    gauss: np.ndarray
+    weight: np.ndarray
+    first: np.ndarray
+
+
+def utterance_stats(feats: np.ndarray, posteriors: Posteriors, edges: np.ndarray, num_gauss: int) -> list[UtteranceStats]:
+    """feats (T, D) float32 of several utterances, one from each of `edges` to the next; posteriors of all the frames."""
+    gaussians, post, count = posteriors
+    room = int(count.sum())
+    starts = np.empty(len(edges), np.int64)
+    gauss, weight, first = np.empty(room, np.int32), np.empty(room), np.empty((room, feats.shape[1]))
+    kernels.sum_blocks(edges[:-1], edges[1:], gaussians, post, count, feats, starts, gauss, weight, first, num_gauss)
+    return [UtteranceStats(gauss[a:b].copy(), weight[a:b].copy(), first[a:b].astype(np.float32))
+            for a, b in zip(starts, starts[1:], strict=False)]
+
+
+def _together(part: Sequence[UtteranceStats], num_gauss: int, dim: int) -> tuple[np.ndarray, csr_matrix]:
+    """counts (B, G), first (B, G * D) sparse."""
+    counts = np.zeros((len(part), num_gauss))
+    for row, one in enumerate(part):
+        counts[row, one.gauss] = one.weight
+    columns = [(one.gauss[:, None] * dim + np.arange(dim)).ravel() for one in part]
+    ends = np.cumsum([0, *(len(one) for one in columns)])
+    values = np.concatenate([one.first.ravel() for one in part])
+    return counts, csr_matrix((values, np.concatenate(columns), ends), shape=(len(part), num_gauss * dim))
 
 
 @dataclass
@@ -54,23 +68,26 @@ class Accumulators:
 
 @dataclass(frozen=True)
 class ExtractorConfig:
-    """Kaldi's defaults (IvectorExtractorOptions, IvectorExtractorEstimationOptions)."""
+    """Kaldi's defaults (IvectorExtractorOptions, IvectorExtractorStatsOptions, IvectorExtractorEstimationOptions)."""
 
     ivector_dim: int = 100
+    update_variances: bool = True
     gaussian_min_count: float = 100.0
     variance_floor_factor: float = 0.1
     seed: int = 0
 
 
-def add_scatter(total: np.ndarray, feats: np.ndarray, indices: np.ndarray, post: np.ndarray) -> None:
-    """Add the sum over frames of post x x' for each Gaussian to `total` (G, D, D)."""
-    frame = np.repeat(np.arange(len(feats)), indices.shape[1])
-    order = np.argsort(indices.ravel(), kind="stable")
-    gaussians, starts = np.unique(indices.ravel()[order], return_index=True)
-    weights, frame = post.ravel()[order], frame[order]
-    for gaussian, start, end in zip(gaussians, starts, [*starts[1:], len(order)], strict=True):
-        x = feats[frame[start:end]]
-        total[gaussian] += (x * weights[start:end, None]).T @ x
+def add_scatter(total: np.ndarray, feats: np.ndarray, posteriors: Posteriors) -> None:
+    """Add the sum over frames of post x x' for each Gaussian to `total` (G, D, D) float64."""
+    gaussians, post, count = posteriors
+    frame, place = np.nonzero(np.arange(gaussians.shape[1]) < count[:, None])
+    gauss, weight = gaussians[frame, place], post[frame, place]
+    order = np.argsort(gauss, kind="stable")
+    frame, weight = frame[order], weight[order].astype(np.float64)
+    seen, starts = np.unique(gauss[order], return_index=True)
+    for gaussian, start, end in zip(seen, starts, [*starts[1:], len(order)], strict=True):
+        x = feats[frame[start:end]].astype(np.float64)
+        total[gaussian] += (x * weight[start:end, None]).T @ x
 
 
 def initialise(ubm: DiagGmm, config: ExtractorConfig) -> IvectorExtractor:
@@ -97,8 +114,7 @@ def accumulate(
     prior = extractor.prior_offset * np.eye(size)[0]
     for start in range(0, len(utterances), batch):
         part = utterances[start : start + batch]
-        counts = vstack([one.counts for one in part]).toarray()
-        first = vstack([one.first for one in part]).tocsr()
+        counts, first = _together(part, num_gauss, dim)
         linear = first @ sigma_inv_m
         quadratic = (counts @ extractor.quadratics)[:, extractor.unpack]
         covariance = np.linalg.inv(quadratic + np.eye(size))
@@ -129,13 +145,21 @@ def update(
         raise PyserError(f"no Gaussian has {config.gaussian_min_count:g} (scaled) frames: too little speech for an "
                          f"extractor of {num_gauss} Gaussians; lower --num-gauss or add speech")
     projections[seen] = np.linalg.solve(r[seen], y[seen].transpose(0, 2, 1)).transpose(0, 2, 1)
-    m, cross = projections[seen], projections[seen] @ y[seen].transpose(0, 2, 1)
-    residual = scatters[seen] - cross - cross.transpose(0, 2, 1) + m @ r[seen] @ m.transpose(0, 2, 1)
-    floor = config.variance_floor_factor * residual.sum(0) / sums.gamma[seen].sum()
-    root = cholesky(floor, lower=True)
-    for gaussian, variance in zip(seen, residual, strict=True):
-        sigma_inv[gaussian] = _floored_inverse(variance / sums.gamma[gaussian], root)
+    if config.update_variances:
+        sigma_inv[seen] = _variances(projections[seen], y[seen], r[seen], sums.gamma[seen], scatters[seen], config)
     return _renormalise(IvectorExtractor(projections, sigma_inv, extractor.weights, extractor.prior_offset), sums)
+
+
+def _variances(
+    m: np.ndarray, y: np.ndarray, r: np.ndarray, gamma: np.ndarray, scatters: np.ndarray, config: ExtractorConfig
+) -> np.ndarray:
+    """Sigma^-1 (N, D, D) of Gaussians with the new projections m (IvectorExtractorStats::UpdateVariances)."""
+    cross = m @ y.transpose(0, 2, 1)
+    residual = scatters - cross - cross.transpose(0, 2, 1) + m @ r @ m.transpose(0, 2, 1)
+    values, vectors = np.linalg.eigh(config.variance_floor_factor * residual.sum(0) / gamma.sum())
+    floor = vectors * np.maximum(values, 1e-4 * np.abs(values).max()) @ vectors.T  # (dependent features: not singular)
+    root = cholesky(floor, lower=True)
+    return np.stack([_floored_inverse(one / count, root) for one, count in zip(residual, gamma, strict=True)])
 
 
 def _floored_inverse(variance: np.ndarray, root: np.ndarray) -> np.ndarray:
@@ -144,6 +168,18 @@ def _floored_inverse(variance: np.ndarray, root: np.ndarray) -> np.ndarray:
     values, vectors = np.linalg.eigh(solve_triangular(root, half.T, lower=True))
     projected = solve_triangular(root, vectors, lower=True, trans="T")
     return projected / np.maximum(values, 1.0) @ projected.T
+
+
+def explained_variance(extractor: IvectorExtractor, gamma: np.ndarray) -> float:
+    """The share of the within-Gaussian variance that i-vectors explain (IvectorExtractorStats::IvectorVarianceDiagnostic).
+
+    gamma (G,): counts of the Gaussians. As in Kaldi no direction's variance is taken to be above 1, which the features'
+    is where the front end whitens them.
+    """
+    weights = gamma / gamma.sum()
+    within = weights @ (1 / np.maximum(np.linalg.eigvalsh(extractor.sigma_inv), 1.0)).sum(1)
+    between = weights @ (extractor.projections**2).sum((1, 2))
+    return float(between / (between + within))
 
 
 def _renormalise(extractor: IvectorExtractor, sums: Accumulators) -> IvectorExtractor:

@@ -13,7 +13,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from scipy.sparse import csr_matrix
 
 from pyser.kaldi.binary import Reader, Writer
 
@@ -49,28 +48,9 @@ class IvectorExtractor:
         high, low = np.maximum(rows, cols), np.minimum(rows, cols)
         return high * (high + 1) // 2 + low
 
-    def statistics(
-        self, feats: np.ndarray, indices: np.ndarray, post: np.ndarray, ends: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Statistics of consecutive blocks of frames, without the prior.
-
-        feats (T, D); indices, post (T, K) of the UBM's posteriors, scaled; block b ends before frame ends[b] and begins
-        where the one before it ends, block 0 at frame 0. Returns counts (B,), linear (B, S), quadratic (B, packed).
-        """
-        num_gauss, dim, _ = self.projections.shape
-        frames, k = indices.shape
-        ends = np.concatenate([[0], ends])
-        # In CSR a column may occur twice in a row, so frames are summed into blocks by where the rows end.
-        gaussians = csr_matrix((post.ravel(), indices.ravel(), ends * k), shape=(len(ends) - 1, num_gauss))
-        columns = indices[:, :, None] * dim + np.arange(dim)
-        first = csr_matrix(((post[:, :, None] * feats[:, None]).ravel(), columns.ravel(), ends * k * dim),
-                           shape=(len(ends) - 1, num_gauss * dim))
-        linear = first @ self.sigma_inv_m.reshape(num_gauss * dim, -1)
-        return np.asarray(gaussians.sum(1)).ravel(), linear, gaussians @ self.quadratics
-
 
 def read_extractor(path: str | Path) -> IvectorExtractor:
-    """A binary final.ie. Extractors with i-vector dependent weights (<w> not empty) are refused."""
+    """A final.ie, binary or text. Extractors with i-vector dependent weights (<w> not empty) are refused."""
     reader = Reader(path)
     reader.expect("<IvectorExtractor>", "<w>")
     if reader.matrix().size:
@@ -87,9 +67,9 @@ def read_extractor(path: str | Path) -> IvectorExtractor:
     return IvectorExtractor(projections, sigma_inv, weights, offset)
 
 
-def write_extractor(extractor: IvectorExtractor, path: str | Path) -> None:
-    """Write Kaldi's binary final.ie (float64)."""
-    writer = Writer()
+def write_extractor(extractor: IvectorExtractor, path: str | Path, binary: bool = True) -> None:
+    """Write Kaldi's final.ie (float64)."""
+    writer = Writer(binary)
     writer.token("<IvectorExtractor>", "<w>")
     writer.matrix(np.zeros((0, 0)))
     writer.token("<w_vec>")

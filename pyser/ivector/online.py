@@ -4,74 +4,35 @@
     features -------+                                                        +-> statistics - conjugate gradient -> i-vector
                     +--------------- splice - final.mat ---------------------+
 
-Utterances of one speaker can be chained: the speaker's CMVN and i-vector statistics go on from one to the next.
+Utterances of one speaker can be chained: the speaker's CMVN and i-vector statistics go on from one to the next. Only
+the conjugate gradient has to wait for the utterance before; all else is done for many utterances at once. Up to the
+posteriors the numbers are float32, as in Kaldi; the statistics are float64, but for the quadratic term of the few frames
+between two i-vectors, which is summed in float32 before it is added to the speaker's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pyser.config import read_conf
 from pyser.errors import PyserError
-from pyser.features.cmvn import OnlineCmvnConfig, apply_online_cmvn, cmvn_stats, read_stats
-from pyser.features.splice import splice
-from pyser.files import read_lines
-from pyser.ivector.extractor import IvectorExtractor, read_extractor
-from pyser.ivector.pca import read_transform, transform
-from pyser.ivector.ubm import DiagGmm, posteriors, read_diag_gmm
+from pyser.features.cmvn import cmvn_stats
+from pyser.ivector import kernels
+from pyser.ivector.directory import FILES, OnlineExtractor, OnlineIvectorConfig, load_extractor
+from pyser.ivector.ubm import Posteriors, posteriors
 
-FILES = ("final.ie", "final.dubm", "final.mat", "global_cmvn.stats", "splice_opts", "online_cmvn.conf")
-
-
-@dataclass(frozen=True)
-class OnlineIvectorConfig:
-    """Kaldi's names and defaults. max_count > 0 keeps long utterances' i-vectors as close to the prior as if they had
-    that many (scaled) frames; max_remembered_frames limits what a speaker's statistics weigh in the next utterance."""
-
-    ivector_period: int = 10
-    num_gselect: int = 5
-    min_post: float = 0.025
-    posterior_scale: float = 0.1
-    max_count: float = 0.0
-    max_remembered_frames: float = 1000.0
-    num_cg_iters: int = 15
-
-
-@dataclass(frozen=True)
-class FrontEnd:
-    """What comes before the Gaussians: online CMVN, splicing, and PCA or LDA."""
-
-    lda: np.ndarray
-    global_stats: np.ndarray
-    left_context: int = 3
-    right_context: int = 3
-    cmvn: OnlineCmvnConfig = OnlineCmvnConfig()
-
-    def project(self, feats: np.ndarray) -> np.ndarray:
-        """(T, D) -> (T, D'): spliced and transformed; of features as they are, what the statistics are made of."""
-        return transform(self.lda, splice(np.asarray(feats, np.float64), self.left_context, self.right_context))
-
-    def normalise(self, feats: np.ndarray, speaker_stats: np.ndarray | None = None) -> np.ndarray:
-        """(T, D) -> (T, D) after online CMVN; `project` of it is the UBM's input."""
-        return apply_online_cmvn(feats, self.global_stats, speaker_stats, self.cmvn)
-
-
-@dataclass(frozen=True)
-class OnlineExtractor:
-    """A whole extractor directory."""
-
-    front_end: FrontEnd
-    ubm: DiagGmm
-    extractor: IvectorExtractor
+__all__ = ["FILES", "OnlineExtractor", "OnlineIvectorConfig", "SpeakerState", "check_feats", "extract_batch",
+           "extract_speaker", "extract_utterance", "load_extractor"]
 
 
 @dataclass
 class SpeakerState:
-    """What one utterance leaves to the speaker's next (OnlineIvectorExtractorAdaptationState); the prior is not in it."""
+    """What one utterance leaves to the speaker's next (OnlineIvectorExtractorAdaptationState); the prior is not in it.
+
+    cmvn (2, D + 1); count, linear (S,), quadratic (packed lower triangle,), float64.
+    """
 
     cmvn: np.ndarray
     count: float
@@ -79,118 +40,112 @@ class SpeakerState:
     quadratic: np.ndarray
 
     @classmethod
-    def new(cls, feat_dim: int, extractor: IvectorExtractor) -> SpeakerState:
-        size = extractor.quadratics.shape[1]
-        return cls(np.zeros((2, feat_dim + 1)), 0.0, np.zeros(extractor.dim), np.zeros(size))
+    def new(cls, online: OnlineExtractor) -> SpeakerState:
+        size = online.extractor.dim
+        return cls(np.zeros((2, online.front_end.feat_dim + 1)), 0.0, np.zeros(size), np.zeros(size * (size + 1) // 2))
 
-    def limit(self, max_frames: float, posterior_scale: float) -> None:
-        """Scale the statistics down to the weight of `max_frames` frames."""
-        self.cmvn = self.cmvn * min(1.0, max_frames / max(self.cmvn[0, -1], 1e-10))
-        scale = min(1.0, max_frames * posterior_scale / max(self.count, 1e-10))
-        self.count, self.linear, self.quadratic = self.count * scale, self.linear * scale, self.quadratic * scale
+    def add_cmvn(self, feats: np.ndarray, max_frames: float) -> None:
+        """Add an utterance's CMVN statistics, then scale down to the weight of `max_frames` frames (LimitFrames)."""
+        self.cmvn = self.cmvn + cmvn_stats(feats)
+        if self.cmvn[0, -1] > max_frames:
+            self.cmvn *= max_frames / self.cmvn[0, -1]
 
-
-def load_extractor(directory: str | Path) -> OnlineExtractor:
-    """Read Kaldi's extractor directory; PyserError names the file that is missing or does not fit."""
-    directory = Path(directory)
-    for name in FILES:
-        if not (directory / name).exists():
-            raise PyserError(f"{directory}/{name}: no such file; an extractor directory holds {' '.join(FILES)}")
-    contexts = {"left-context": 4, "right-context": 4}  # splice-feats' own defaults
-    for option in " ".join(read_lines(directory / "splice_opts")).split():
-        name, _, value = option.lstrip("-").partition("=")
-        if name not in contexts or not value.isdigit():
-            raise PyserError(f"{directory}/splice_opts: '{option}'; expected --left-context=N --right-context=N")
-        contexts[name] = int(value)
-    cmvn = read_conf(directory / "online_cmvn.conf", OnlineCmvnConfig)
-    front_end = FrontEnd(read_transform(directory / "final.mat"), read_stats(directory / "global_cmvn.stats"),
-                         contexts["left-context"], contexts["right-context"], cmvn)
-    ubm, extractor = read_diag_gmm(directory / "final.dubm"), read_extractor(directory / "final.ie")
-    spliced = (front_end.global_stats.shape[1] - 1) * (1 + sum(contexts.values()))
-    shape = extractor.projections.shape[:2]
-    if front_end.lda.shape[1] - spliced not in (0, 1) or shape != ubm.means.shape or shape[1] != len(front_end.lda):
-        raise PyserError(f"{directory}: final.mat, final.dubm, final.ie and global_cmvn.stats are of different sizes; "
-                         "they must come from one training")
-    return OnlineExtractor(front_end, ubm, extractor)
+    def limit(self, max_count: float) -> None:
+        """Scale the i-vector statistics down to the weight of `max_count` scaled frames (LimitFrames)."""
+        if self.count > max_count:
+            scale = max_count / self.count
+            self.count, self.linear, self.quadratic = max_count, self.linear * scale, self.quadratic * scale
 
 
-def extract(
-    online: OnlineExtractor, feats: np.ndarray, config: OnlineIvectorConfig, state: SpeakerState | None = None
-) -> np.ndarray:
-    """feats (T, D) -> i-vectors (ceil(T / period), S) float32; row i has seen frames 0 … i * period.
+def check_feats(online: OnlineExtractor, feats: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """feats (T, D) as the extractor wants them; three columns too many are pitch and are cut off, as Kaldi does."""
+    dim = online.front_end.feat_dim
+    if feats.ndim != 2 or not feats.size:
+        raise PyserError("no features; take it out of the list or make its features again")
+    if feats.shape[1] not in (dim, dim + 3):
+        raise PyserError(f"features of {feats.shape[1]} dimensions, the extractor was trained on {dim}; use those features")
+    feats = np.ascontiguousarray(feats[:, :dim], np.float32)
+    if not np.isfinite(feats).all():
+        raise PyserError("not a number or infinite among the features; make them again")
+    if weights is not None and not np.isfinite(weights).all():
+        raise PyserError("not a number or infinite among the frame weights; make them again")
+    return feats
 
-    With `state` the speaker's earlier utterances count, and the state goes on to the next one.
+
+def extract_batch(
+    online: OnlineExtractor, utterances: Sequence[np.ndarray], states: Sequence[SpeakerState], config: OnlineIvectorConfig,
+    weights: Sequence[np.ndarray] | None = None,
+) -> list[np.ndarray]:
+    """Features (T, D) float32 of `check_feats` -> i-vectors (ceil(T / period), S) float32; row i saw frames 0 … i * period.
+
+    states: of each utterance's speaker; one object for several utterances chains them, in the order given.
+    weights (T,) of the frames (silence 0, say); frames beyond them weigh nothing.
     """
-    front_end, extractor, period = online.front_end, online.extractor, config.ivector_period
-    if feats.ndim != 2 or not len(feats) or feats.shape[1] != front_end.global_stats.shape[1] - 1:
-        raise PyserError(f"features of shape {feats.shape}, the extractor wants "
-                         f"{front_end.global_stats.shape[1] - 1} columns")
-    carried = state if state is not None else SpeakerState.new(feats.shape[1], extractor)
-    # Frames after the last i-vector are left out of its statistics, though not out of the CMVN's.
-    used = (len(feats) - 1) // period * period + 1
-    likes = online.ubm.loglikes(front_end.project(front_end.normalise(feats, carried.cmvn))[:used])
-    indices, post = posteriors(likes, config.num_gselect, config.min_post)
-    ends = np.arange(0, used, period) + 1
-    counts, linear, quadratic = extractor.statistics(front_end.project(feats)[:used], indices,
-                                                     post * config.posterior_scale, ends)
-    counts = carried.count + np.cumsum(counts)
-    linear, quadratic = np.cumsum(linear, 0) + carried.linear, np.cumsum(quadratic, 0) + carried.quadratic
-    diagonal = np.arange(extractor.dim)
-    current = np.zeros(extractor.dim)
-    current[0] = extractor.prior_offset
-    rows = np.empty((len(ends), extractor.dim), np.float32)
-    for row, count in enumerate(counts):
-        prior = max(count, config.max_count) / config.max_count if config.max_count > 0 else 1.0
-        a, b = quadratic[row][extractor.unpack], linear[row].copy()
-        a[diagonal, diagonal] += prior
-        b[0] += prior * extractor.prior_offset
-        current = conjugate_gradient(a, b, current, config.num_cg_iters)
-        rows[row] = current
-    rows[:, 0] -= np.float32(extractor.prior_offset)
-    if state is not None:
-        state.cmvn = state.cmvn + cmvn_stats(feats)
-        state.count, state.linear, state.quadratic = float(counts[-1]), linear[-1].copy(), quadratic[-1].copy()
-        state.limit(config.max_remembered_frames, config.posterior_scale)
-    return rows
+    before = []
+    for feats, state in zip(utterances, states, strict=True):
+        before.append(state.cmvn)
+        state.add_cmvn(feats, config.max_remembered_frames)
+    projected, starts = online.front_end.project_batch(utterances, before)
+    frame_weights = np.zeros(projected.shape[1], np.float32)
+    for number, (feats, start) in enumerate(zip(utterances, starts, strict=True)):
+        given = weights[number][: len(feats)] if weights is not None else np.ones(len(feats), np.float32)
+        frame_weights[start : start + len(given)] = given
+    selected = posteriors(
+        online.ubm, projected[1], frame_weights, config.num_gselect, config.min_post, config.posterior_scale)
+    edges = [start + _edges(len(feats), config) for feats, start in zip(utterances, starts, strict=True)]
+    return _solve(online, projected[1 if config.online_cmvn_iextractor else 0], selected, edges, utterances, states, config)
+
+
+def _solve(
+    online: OnlineExtractor, feats: np.ndarray, selected: Posteriors, edges: Sequence[np.ndarray],
+    utterances: Sequence[np.ndarray], states: Sequence[SpeakerState], config: OnlineIvectorConfig,
+) -> list[np.ndarray]:
+    gaussians, post, count = selected
+    begin, end = np.concatenate([one[:-1] for one in edges]), np.concatenate([one[1:] for one in edges])
+    room = int(count.sum())
+    starts = np.empty(len(begin) + 1, np.int64)
+    gauss, weight = np.empty(room, np.int32), np.empty(room, np.float32)
+    first = np.empty((room, feats.shape[1]))
+    kernels.sum_blocks(begin, end, gaussians, post, count, feats, starts, gauss, weight, first, len(online.ubm.weights))
+    linears = np.empty((len(begin), online.extractor.dim))
+    kernels.linear_terms(starts, gauss, first, online.extractor.sigma_inv_m, linears)
+    results, at = [], 0
+    for utterance, one, state in zip(utterances, edges, states, strict=True):
+        length, number = len(utterance), len(one) - 1
+        solved = 1 if config.greedy_ivector_extractor else -(-length // config.ivector_period)
+        rows = np.empty((solved, online.extractor.dim), np.float32)
+        state.count = kernels.solve_blocks(
+            at, at + number, starts, gauss, weight, online.quadratics, linears, state.count, state.linear, state.quadratic,
+            online.extractor.prior_offset, float(config.max_count), config.num_cg_iters, rows)
+        state.limit(config.max_remembered_frames * config.posterior_scale)
+        at += number
+        wanted = np.arange(length if config.repeat else -(-length // config.ivector_period))
+        if config.greedy_ivector_extractor:
+            rows = rows[np.zeros_like(wanted)]
+        elif config.repeat:
+            rows = rows[wanted // config.ivector_period]
+        results.append(rows)
+    return results
+
+
+def _edges(length: int, config: OnlineIvectorConfig) -> np.ndarray:
+    """The frames between i-vectors, as edges. Frames after the last i-vector belong to no block, and so not to the
+    speaker's statistics either, unless every frame is asked for."""
+    if config.greedy_ivector_extractor:
+        return np.array([0, length])
+    edges = np.concatenate([[0], np.arange(0, length, config.ivector_period) + 1])
+    return np.append(edges, length) if config.repeat and edges[-1] < length else edges
 
 
 def extract_utterance(online: OnlineExtractor, feats: np.ndarray, period: int = 10) -> np.ndarray:
     """i-vectors of an utterance on its own, (ceil(T / period), S)."""
-    return extract(online, feats, OnlineIvectorConfig(ivector_period=period))
+    return extract_speaker(online, [feats], replace(online.config, ivector_period=period))[0]
 
 
 def extract_speaker(
-    online: OnlineExtractor, utterances: Sequence[np.ndarray], config: OnlineIvectorConfig
+    online: OnlineExtractor, utterances: Sequence[np.ndarray], config: OnlineIvectorConfig | None = None
 ) -> list[np.ndarray]:
     """i-vectors of a speaker's utterances, each going on from the ones before it."""
-    state = SpeakerState.new(utterances[0].shape[1], online.extractor) if utterances else None
-    return [extract(online, feats, config, state) for feats in utterances]
-
-
-def conjugate_gradient(a: np.ndarray, b: np.ndarray, start: np.ndarray, max_iters: int) -> np.ndarray:
-    """Solve a x = b (symmetric positive definite) from `start` in at most `max_iters` steps.
-
-    The early stop is part of the result: Kaldi's i-vectors are not converged, so its rules are followed exactly
-    (matrix/optimization.cc, LinearCgd): the residual is computed anew whenever its norm has changed a hundredfold since
-    that was last done, and the exact solution is taken should it have grown.
-    """
-    x = start.copy()
-    residual = a @ x - b
-    direction = -residual
-    norm = first_norm = fresh_norm = residual @ residual
-    for _ in range(min(max_iters, len(b) + 5)):
-        moved = a @ direction
-        step = -(direction @ residual) / (direction @ moved) if norm > 0 else 0.0
-        x += step * direction
-        residual += step * moved
-        next_norm = residual @ residual
-        if next_norm < 1e-4 * fresh_norm or next_norm > 1e4 * fresh_norm:
-            residual = a @ x - b
-            next_norm = fresh_norm = residual @ residual
-        if next_norm <= np.finfo(np.float64).tiny:
-            break
-        direction = direction * (next_norm / norm) - residual
-        norm = next_norm
-    if norm > first_norm and norm > first_norm + 1e-10 * (b @ b):
-        return np.linalg.solve(a, b)
-    return x
+    state = SpeakerState.new(online)
+    feats = [check_feats(online, one) for one in utterances]
+    return extract_batch(online, feats, [state] * len(feats), config or online.config) if feats else []

@@ -36,7 +36,7 @@ def transform(matrix: np.ndarray, feats: np.ndarray) -> np.ndarray:
 
 
 def read_transform(path: str | Path) -> np.ndarray:
-    """A binary final.mat."""
+    """A final.mat, binary or text."""
     return Reader(path).matrix()
 
 

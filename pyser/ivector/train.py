@@ -6,6 +6,7 @@ train_ivector_extractor.sh (steps/online/nnet2) do one after the other:
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -17,26 +18,47 @@ from pyser.errors import PyserError
 from pyser.features.cmvn import apply_online_cmvn, cmvn_stats, read_stats, write_stats
 from pyser.features.splice import splice
 from pyser.files import read_json, read_lines, write_json, write_text
-from pyser.ivector.em import ExtractorConfig, UtteranceStats, accumulate, add_scatter, initialise, update
+from pyser.ivector.em import (
+    ExtractorConfig,
+    UtteranceStats,
+    accumulate,
+    add_scatter,
+    explained_variance,
+    initialise,
+    update,
+    utterance_stats,
+)
 from pyser.ivector.extractor import read_extractor, write_extractor
-from pyser.ivector.online import FrontEnd
+from pyser.ivector.frontend import FrontEnd
 from pyser.ivector.pca import estimate_pca, read_transform, write_transform
-from pyser.ivector.ubm import DiagGmm, UbmConfig, posteriors, read_diag_gmm, train_ubm, write_diag_gmm
+from pyser.ivector.ubm import (
+    DiagGmm,
+    UbmConfig,
+    initialise_ubm,
+    posteriors,
+    read_diag_gmm,
+    train_ubm,
+    write_diag_gmm,
+)
 from pyser.kaldi.tables import load_matrix, read_scp
 
+BATCH_FRAMES = 8192
 STEPS = ("global_cmvn.stats", "final.mat", "final.dubm", "final.ie")
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """num_utts utterances, drawn at random, are used if there are more (the extractor gains little from the rest), and
-    of them about num_frames frames for the UBM."""
+    of them about num_frames frames to initialise the UBM.
+
+    subsample: every so manieth frame trains; online_cmvn_iextractor: the statistics, too, are of normalised features.
+    """
 
     num_gauss: int = 512
     ivector_dim: int = 100
     num_iters: int = 10
     num_utts: int = 20_000
-    num_frames: int = 400_000
+    num_frames: int = 500_000
     lda_dim: int = 40
     left_context: int = 3
     right_context: int = 3
@@ -44,6 +66,8 @@ class TrainConfig:
     num_gselect: int = 5
     min_post: float = 0.025
     posterior_scale: float = 0.1
+    update_variances: bool = True
+    online_cmvn_iextractor: bool = False
     seed: int = 0
 
 
@@ -55,30 +79,39 @@ def train(data_dir: str | Path, out_dir: str | Path, config: TrainConfig) -> Non
     _forget_other_runs(out, stamp)
     write_text(out / "splice_opts", f"--left-context={config.left_context} --right-context={config.right_context}\n")
     write_text(out / "online_cmvn.conf", "")
+    (out / "online_cmvn_iextractor").unlink(missing_ok=True)
+    if config.online_cmvn_iextractor:
+        write_text(out / "online_cmvn_iextractor", "")
     stats, lda, ubm, final = (out / name for name in STEPS)
 
     if not stats.exists():
-        print(f"ivector train: CMVN statistics of {len(corpus)} utterances", flush=True)
+        _say(f"CMVN statistics of {len(corpus)} utterances")
         write_stats(stats, np.sum([cmvn_stats(feats) for _, feats in corpus.utterances()], axis=0))
     global_stats = read_stats(stats)
     if not lda.exists():
-        print("ivector train: PCA of spliced features", flush=True)
+        _say("PCA of spliced features")
         write_transform(_pca(corpus, global_stats, config), lda)
     front_end = FrontEnd(read_transform(lda), global_stats, config.left_context, config.right_context)
     if not ubm.exists():
-        frames = _frame_sample(corpus, front_end, global_stats[0, -1], config)
-        print(f"ivector train: UBM of {config.num_gauss} Gaussians on {len(frames)} frames", flush=True)
         ubm_config = UbmConfig(config.num_gauss, seed=config.seed)
-        write_diag_gmm(train_ubm(frames, ubm_config, lambda line: print(f"ivector train: {line}", flush=True)), ubm)
+        sample = _frame_sample(corpus, front_end, global_stats[0, -1], config)
+        _say(f"UBM of {config.num_gauss} Gaussians, initialised on {len(sample)} frames")
+        first = initialise_ubm(sample, ubm_config, _say)
+        write_diag_gmm(train_ubm(first, lambda: _normalised(corpus, front_end, config), ubm_config, _say), ubm)
     if not final.exists():
         _train_extractor(corpus, front_end, read_diag_gmm(ubm), out, config)
+    write_text(out / "final.ie.id", hashlib.md5(final.read_bytes()).hexdigest() + "\n")
+
+
+def _say(line: str) -> None:
+    print(f"ivector train: {line}", flush=True)
 
 
 def _forget_other_runs(out: Path, stamp: dict[str, object]) -> None:
     """Steps finished with other options or other features are not this run's."""
     path = out / "train.json"
     if not path.exists() or read_json(path) != stamp:
-        for old in [*(out / name for name in STEPS), *out.glob("*.ie")]:
+        for old in [*(out / name for name in STEPS), *out.glob("*.ie"), out / "iterations.json", out / "final.ie.id"]:
             old.unlink(missing_ok=True)
         write_json(path, stamp)
 
@@ -102,61 +135,114 @@ class _Corpus:
 
     def utterances(self) -> Iterator[tuple[str, np.ndarray]]:
         """(speaker, features (T, D))."""
+        columns = 0
         for speaker, utt in self.utts:
             try:
-                yield speaker, load_matrix(self.feats[utt])
+                feats = load_matrix(self.feats[utt])
             except PyserError as error:
                 raise PyserError(f"{utt}: {error}") from None
+            columns = columns or feats.shape[1]
+            if not feats.size or feats.shape[1] != columns:
+                raise PyserError(f"{utt}: features of shape {feats.shape}, others have {columns} columns; make them again")
+            if not np.isfinite(feats).all():
+                raise PyserError(f"{utt}: not a number or infinite among its features; make them again")
+            yield speaker, feats
 
-    def normalised(self, global_stats: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(features (T, D), the same after online CMVN that goes on from the speaker's earlier utterances)."""
-        earlier: dict[str, np.ndarray] = {}
+    def projected(self, front_end: FrontEnd) -> Iterator[tuple[np.ndarray, np.ndarray, list[slice]]]:
+        """Batches: all frames as they are and normalised, both (rows, D') float32, and where the utterances lie.
+
+        Online CMVN goes on from the speaker's earlier utterances.
+        """
+        batch: list[np.ndarray] = []
+        before: list[np.ndarray] = []
+        earlier, current = np.zeros_like(front_end.global_stats), ""
         for speaker, feats in self.utterances():
-            yield feats, apply_online_cmvn(feats, global_stats, earlier.get(speaker))
-            earlier = {speaker: earlier.get(speaker, 0) + cmvn_stats(feats)}
+            if speaker != current:
+                earlier, current = np.zeros_like(earlier), speaker
+            batch.append(feats)
+            before.append(earlier)
+            earlier = earlier + cmvn_stats(feats)
+            if sum(map(len, batch)) >= BATCH_FRAMES:
+                yield _project(front_end, batch, before)
+                batch, before = [], []
+        if batch:
+            yield _project(front_end, batch, before)
+
+
+def _project(
+    front_end: FrontEnd, batch: list[np.ndarray], before: list[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, list[slice]]:
+    (raw, normalised), starts = front_end.project_batch(batch, before)
+    return raw, normalised, [slice(start, start + len(one)) for start, one in zip(starts, batch, strict=True)]
 
 
 def _pca(corpus: _Corpus, global_stats: np.ndarray, config: TrainConfig) -> np.ndarray:
-    # (get_pca_transform.sh normalises every utterance on its own; here the speaker's earlier ones count, as they do in
-    # extraction. That alone makes the difference to a final.mat of Kaldi's from the same features.)
+    # (Every utterance is normalised on its own, whatever its speaker said before: get_pca_transform.sh)
     count, first, second = 0, np.zeros(1), np.zeros((1, 1))
-    for _, feats in corpus.normalised(global_stats):
-        x = splice(feats, config.left_context, config.right_context)[:: config.subsample]
+    for _, feats in corpus.utterances():
+        normalised = apply_online_cmvn(feats, global_stats)
+        x = splice(normalised, config.left_context, config.right_context)[:: config.subsample]
         count, first, second = count + len(x), first + x.sum(0), second + x.T @ x
     return estimate_pca(count, first, second, config.lda_dim)
 
 
+def _normalised(corpus: _Corpus, front_end: FrontEnd, config: TrainConfig) -> Iterator[np.ndarray]:
+    """The UBM's frames (T, D') float32, subsampled, in parts."""
+    for _, normalised, places in corpus.projected(front_end):
+        yield np.concatenate([normalised[place][:: config.subsample] for place in places])
+
+
 def _frame_sample(corpus: _Corpus, front_end: FrontEnd, total: float, config: TrainConfig) -> np.ndarray:
-    """About num_frames frames (N, lda_dim) float32, evenly from the whole corpus."""
+    """About num_frames frames (N, D') float32, evenly from the whole corpus."""
     random = np.random.default_rng(config.seed)
     share = min(1.0, config.num_frames / total)
     return np.concatenate([
-        front_end.project(feats)[random.random(len(feats)) < share].astype(np.float32)
-        for _, feats in corpus.normalised(front_end.global_stats)
+        normalised[place][random.random(place.stop - place.start) < share]
+        for _, normalised, places in corpus.projected(front_end) for place in places
     ])
 
 
-def _train_extractor(corpus: _Corpus, front_end: FrontEnd, ubm: DiagGmm, out: Path, config: TrainConfig) -> None:
-    num_gauss = len(ubm.weights)
-    utterances, scatters = [], np.zeros((num_gauss, ubm.means.shape[1], ubm.means.shape[1]))
+def _statistics(
+    corpus: _Corpus, front_end: FrontEnd, ubm: DiagGmm, config: TrainConfig
+) -> tuple[list[UtteranceStats], np.ndarray]:
+    """Of all utterances; and the Gaussians' scatter (G, D', D')."""
+    num_gauss, dim = ubm.means.shape
+    utterances: list[UtteranceStats] = []
+    scatters = np.zeros((num_gauss, dim, dim))
     scale = config.posterior_scale * config.subsample  # the frames that subsampling leaves out count all the same
-    for number, (feats, normalised) in enumerate(corpus.normalised(front_end.global_stats), start=1):
-        likes = ubm.loglikes(front_end.project(normalised)[:: config.subsample])
-        indices, post = posteriors(likes, config.num_gselect, config.min_post)
-        raw, post = front_end.project(feats)[:: config.subsample], post * scale
-        utterances.append(UtteranceStats.of(raw, indices, post, num_gauss))
-        add_scatter(scatters, raw, indices, post)
-        if number % 1000 == 0:
-            print(f"ivector train: statistics of {number} of {len(corpus)} utterances", flush=True)
-    em = ExtractorConfig(config.ivector_dim, seed=config.seed)
+    for raw, normalised, places in corpus.projected(front_end):
+        rows = [np.arange(place.start, place.stop, config.subsample) for place in places]
+        chosen, edges = np.concatenate(rows), np.cumsum([0, *map(len, rows)])
+        whole = np.ones(len(chosen), np.float32)
+        post = posteriors(ubm, normalised[chosen], whole, config.num_gselect, config.min_post, scale)
+        feats = (normalised if config.online_cmvn_iextractor else raw)[chosen]
+        before = len(utterances) // 5000
+        utterances += utterance_stats(feats, post, edges, num_gauss)
+        add_scatter(scatters, feats, post)
+        if len(utterances) // 5000 > before:
+            _say(f"statistics of {len(utterances)} of {len(corpus)} utterances")
+    return utterances, scatters
+
+
+def _train_extractor(corpus: _Corpus, front_end: FrontEnd, ubm: DiagGmm, out: Path, config: TrainConfig) -> None:
+    utterances, scatters = _statistics(corpus, front_end, ubm, config)
+    em = ExtractorConfig(config.ivector_dim, config.update_variances, seed=config.seed)
     done = max((int(path.stem) for path in out.glob("[0-9]*.ie")), default=0)
     extractor = read_extractor(out / f"{done}.ie") if done else initialise(ubm, em)
+    table = read_json(out / "iterations.json") if done and (out / "iterations.json").exists() else {}
     for iteration in range(done + 1, config.num_iters + 1):
         sums = accumulate(extractor, utterances, scatters)
         extractor = update(extractor, sums, scatters, em)
+        frames = float(sums.gamma.sum())
+        table[str(iteration)] = {
+            "frames": frames, "auxf_per_frame": sums.auxf / frames, "prior_offset": extractor.prior_offset,
+            "explained_variance": explained_variance(extractor, sums.gamma),
+        }
+        write_json(out / "iterations.json", table)
         write_extractor(extractor, out / f"{iteration}.ie")
         (out / f"{iteration - 1}.ie").unlink(missing_ok=True)
-        print(f"ivector train: iteration {iteration} of {config.num_iters}: auxiliary function "
-              f"{sums.auxf / sums.gamma.sum():.3f} per frame, prior offset {extractor.prior_offset:.2f}", flush=True)
+        _say(f"iteration {iteration} of {config.num_iters}: auxiliary function {sums.auxf / frames:.4f} per frame before the "
+             f"update, then {100 * table[str(iteration)]['explained_variance']:.2f} % of the within-Gaussian variance "
+             f"explained by i-vectors, prior offset {extractor.prior_offset:.2f}")
     write_extractor(extractor, out / "final.ie")
     (out / f"{config.num_iters}.ie").unlink()

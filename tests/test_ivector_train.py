@@ -1,0 +1,188 @@
+"""Training of UBM and extractor against numbers that came out of Kaldi's programs (golden/ivector)."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from pyser.cli.ivector import group
+from pyser.errors import PyserError
+from pyser.features.cmvn import apply_online_cmvn, read_stats
+from pyser.features.splice import splice
+from pyser.ivector.em import ExtractorConfig, accumulate, add_scatter, explained_variance, update, utterance_stats
+from pyser.ivector.extractor import read_extractor
+from pyser.ivector.online import OnlineIvectorConfig, extract_speaker, load_extractor
+from pyser.ivector.pca import estimate_pca, read_transform, transform
+from pyser.ivector.train import TrainConfig, train
+from pyser.ivector.ubm import DiagGmm, UbmConfig, em_step, initialise_ubm, train_ubm
+from pyser.kaldi.tables import MatrixWriter, load_matrix, read_scp
+
+GOLDEN = Path(__file__).parent / "golden" / "ivector"
+SPEAKER = [f"spk2-u{n}" for n in (1, 2, 3, 4)]
+
+
+@pytest.fixture(scope="module")
+def golden():
+    return dict(np.load(GOLDEN / "online.npz"))
+
+
+def test_three_iterations_of_extractor_training_as_kaldi():
+    data = np.load(GOLDEN / "training.npz")
+    utts = sorted(name.split("/")[1] for name in data if name.startswith("feats/"))
+    extractor = read_extractor(GOLDEN / "0.ie")
+    feats = np.concatenate([data[f"feats/{utt}"] for utt in utts])
+    indices = np.concatenate([data[f"indices/{utt}"] for utt in utts]).astype(np.int32)
+    post = np.concatenate([data[f"post/{utt}"] for utt in utts])
+    posteriors = (indices, post, np.full(len(feats), indices.shape[1], np.int32))
+    edges = np.cumsum([0, *(len(data[f"feats/{utt}"]) for utt in utts)])
+    stats = utterance_stats(feats, posteriors, edges, len(extractor.weights))
+    scatters = np.zeros(extractor.sigma_inv.shape)
+    add_scatter(scatters, feats, posteriors)
+    config = ExtractorConfig(ivector_dim=6)
+    auxfs, offsets, explained = [], [], []
+    for iteration in (1, 2, 3):
+        sums = accumulate(extractor, stats, scatters, batch=5)
+        extractor = update(extractor, sums, scatters, config)
+        auxfs.append(sums.auxf / sums.gamma.sum())
+        offsets.append(extractor.prior_offset)
+        explained.append(explained_variance(extractor, sums.gamma))
+        if iteration != 2:
+            _same_model(extractor, read_extractor(GOLDEN / f"{iteration}.ie"))
+    assert np.allclose(auxfs, [-108.898, -92.3802, -91.778], rtol=1e-5)
+    assert np.allclose(offsets, [17.5091, 18.1909, 26.1942], rtol=1e-5)
+    assert np.allclose(explained, [0.120746, 0.17474, 0.181652], rtol=1e-5)
+    fixed = update(extractor, sums, scatters, ExtractorConfig(ivector_dim=6, update_variances=False))
+    assert np.array_equal(fixed.sigma_inv, extractor.sigma_inv)
+
+
+def _same_model(ours, kaldis):
+    """The basis may be mirrored: M M' decides."""
+    product = [np.einsum("gds,hes->gdhe", one.projections, one.projections) for one in (ours, kaldis)]
+    assert np.linalg.norm(product[0] - product[1]) < 1e-4 * np.linalg.norm(product[1])
+    assert np.allclose(ours.sigma_inv, kaldis.sigma_inv, rtol=1e-4, atol=1e-6)
+
+
+def test_ubm_training_finds_the_mixture():
+    random = np.random.default_rng(0)
+    centres = np.array([[-6.0, 0.0], [0.0, 6.0], [6.0, 0.0], [0.0, -6.0]])
+    frames = np.concatenate([centre + random.normal(size=(500, 2)) for centre in centres]).astype(np.float32)
+    lines = []
+    config = UbmConfig(num_gauss=4)
+    ubm = initialise_ubm(frames, config, lines.append)
+    assert len(lines) == 20 and len(ubm.weights) == 4
+    ubm = train_ubm(ubm, lambda: iter([frames[:700], frames[700:]]), config, lines.append)
+    assert len(lines) == 24
+    order = [int(np.argmin(((ubm.means - centre) ** 2).sum(1))) for centre in centres]
+    assert np.allclose(ubm.means[order], centres, atol=0.3)
+    assert np.allclose(ubm.weights, 0.25, atol=0.03)
+
+
+def test_em_never_gets_worse():
+    frames = np.random.default_rng(1).standard_t(3, size=(2000, 5)).astype(np.float32)
+    ubm = DiagGmm(np.full(3, 1 / 3), frames[:3].astype(np.float64), np.ones((3, 5)))
+    likes = []
+    for _ in range(8):
+        ubm, like = em_step(ubm, [frames[:1500], frames[1500:]], UbmConfig(num_gauss=3))
+        likes.append(like)
+    assert (np.diff(likes) > -1e-4).all() and likes[-1] > likes[0]
+
+
+def test_rare_gaussians_go_only_where_asked():
+    frames = np.random.default_rng(1).normal(size=(500, 2)).astype(np.float32)
+    ubm = DiagGmm(np.array([0.5, 0.5]), np.array([[0.0, 0.0], [90.0, 90.0]]), np.ones((2, 2)))
+    kept, _ = em_step(ubm, [frames], UbmConfig(num_gauss=2), remove=False)
+    assert np.array_equal(kept.means[1], ubm.means[1]) and kept.weights[1] == pytest.approx(1e-4)
+    removed, _ = em_step(ubm, [frames], UbmConfig(num_gauss=2))
+    assert len(removed.weights) == 1 and removed.weights[0] == 1
+
+
+def test_variances_are_floored():
+    frames = np.zeros((100, 3), np.float32)
+    ubm, _ = em_step(DiagGmm(np.ones(1), np.zeros((1, 3)), np.ones((1, 3))), [frames], UbmConfig(num_gauss=1))
+    assert (ubm.vars == 1e-3).all()
+
+
+def test_pca_whitens():
+    random = np.random.default_rng(2)
+    x = random.normal(size=(5000, 6)) @ random.normal(size=(6, 6)) + 3
+    matrix = estimate_pca(len(x), x.sum(0), x.T @ x, 4)
+    y = transform(matrix, x)
+    assert matrix.shape == (4, 7)
+    assert np.allclose(y.mean(0), 0, atol=1e-8) and np.allclose(np.cov(y.T, bias=True), np.eye(4), atol=1e-8)
+
+
+def _data_dir(path, golden):
+    with MatrixWriter(f"ark,scp:{path}/feats.ark,{path}/feats.scp", compress=False) as writer:
+        for utt in SPEAKER:
+            writer.write(utt, golden[f"feats/{utt}"])
+    (path / "spk2utt").write_text("spk2 " + " ".join(SPEAKER) + "\n")
+    return path
+
+
+def test_train_and_extract(tmp_path, golden, capsys):
+    data, out = _data_dir(tmp_path, golden), tmp_path / "extractor"
+    train(data, out, TrainConfig(num_gauss=2, ivector_dim=5, num_iters=2))
+    assert "iteration 2 of 2" in capsys.readouterr().out
+    assert (out / "final.ie.id").read_text() == hashlib.md5((out / "final.ie").read_bytes()).hexdigest() + "\n"
+    table = json.loads((out / "iterations.json").read_text())
+    assert list(table) == ["1", "2"] and table["2"]["auxf_per_frame"] > table["1"]["auxf_per_frame"]
+    assert 0 < table["2"]["explained_variance"] < 1
+    run = CliRunner().invoke(group, ["extract", "--spk2utt", f"{data}/spk2utt", str(out),
+                                     f"scp:{data}/feats.scp", f"ark,scp:{tmp_path}/i.ark,{tmp_path}/i.scp"])
+    assert run.exit_code == 0 and "4 utterances" in run.output
+    rows = {utt: load_matrix(entry) for utt, entry in read_scp(tmp_path / "i.scp").items()}
+    wanted = extract_speaker(load_extractor(out), [golden[f"feats/{utt}"] for utt in SPEAKER], OnlineIvectorConfig())
+    for utt, one in zip(SPEAKER, wanted, strict=True):
+        assert rows[utt].shape == one.shape
+        assert np.abs(rows[utt] - one).max() < 0.02 * np.ptp(one)  # (the archive is compressed)
+
+
+def test_pca_takes_every_utterance_alone(tmp_path, golden):
+    data = _data_dir(tmp_path, golden)
+    train(data, tmp_path / "x", TrainConfig(num_gauss=2, ivector_dim=3, num_iters=1))
+    stats = read_stats(tmp_path / "x" / "global_cmvn.stats")
+    x = np.concatenate([splice(apply_online_cmvn(golden[f"feats/{utt}"], stats), 3, 3)[::2] for utt in SPEAKER])
+    y = transform(read_transform(tmp_path / "x" / "final.mat"), x)
+    assert np.allclose(np.cov(y.T, bias=True), np.eye(40), atol=1e-4)
+
+
+def test_online_cmvn_iextractor_is_remembered(tmp_path, golden):
+    data = _data_dir(tmp_path, golden)
+    config = TrainConfig(num_gauss=2, ivector_dim=3, num_iters=1)
+    train(data, tmp_path / "raw", config)
+    train(data, tmp_path / "cmvn", TrainConfig(num_gauss=2, ivector_dim=3, num_iters=1, online_cmvn_iextractor=True))
+    assert not load_extractor(tmp_path / "raw").config.online_cmvn_iextractor
+    assert load_extractor(tmp_path / "cmvn").config.online_cmvn_iextractor
+    assert (tmp_path / "raw/final.dubm").read_bytes() == (tmp_path / "cmvn/final.dubm").read_bytes()
+    assert (tmp_path / "raw/final.ie").read_bytes() != (tmp_path / "cmvn/final.ie").read_bytes()
+
+
+def test_training_goes_on_where_it_stopped(tmp_path, golden, capsys):
+    data = _data_dir(tmp_path, golden)
+    config = TrainConfig(num_gauss=2, ivector_dim=5, num_iters=3)
+    train(data, tmp_path / "whole", config)
+    shutil.copytree(tmp_path / "whole", tmp_path / "stopped")
+    (tmp_path / "stopped" / "final.ie").unlink()
+    capsys.readouterr()
+    train(data, tmp_path / "stopped", config)
+    assert "UBM" not in capsys.readouterr().out  # final.dubm was finished
+    assert (tmp_path / "stopped/final.ie").read_bytes() == (tmp_path / "whole/final.ie").read_bytes()
+    train(data, tmp_path / "stopped", TrainConfig(num_gauss=1, ivector_dim=5, num_iters=3))
+    assert "UBM of 1 Gaussians" in capsys.readouterr().out  # another model's steps are not taken for this one's
+
+
+def test_bad_input(tmp_path, golden):
+    data = _data_dir(tmp_path, golden)
+    with pytest.raises(PyserError, match="cannot train 1000 Gaussians; lower --num-gauss"):
+        train(data, tmp_path / "big", TrainConfig(num_gauss=1000))
+    bad = golden["feats/spk2-u1"].copy()
+    bad[0, 0] = np.inf
+    with MatrixWriter(f"ark,scp:{data}/feats.ark,{data}/feats.scp", compress=False) as writer:
+        writer.write("spk2-u1", golden["feats/spk2-u1"])
+        writer.write("spk2-u2", golden["feats/spk2-u2"][:, :13])
+    with pytest.raises(PyserError, match=r"spk2-u2: features of shape \(334, 13\), others have 40 columns"):
+        train(data, tmp_path / "mixed", TrainConfig(num_gauss=2))
