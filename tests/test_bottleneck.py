@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from pyser.cli import cli
 from pyser.errors import PyserError
-from pyser.kaldi.tables import MatrixWriter, load_matrix, read_scp
+from pyser.kaldi.tables import MatrixWriter, load_mat, read_scp
 from pyser.nn import model_io
 from pyser.nn.compute import ComputeConfig, compute
 from pyser.nn.tdnnf import TdnnF, TdnnfConfig
@@ -43,12 +43,12 @@ def arguments(data, *more):
 
 def run(data, *more):
     result = CliRunner().invoke(cli, arguments(data, *more))
-    return result, {u: load_matrix(at) for u, at in read_scp(data / "out/b.scp").items()} if not result.exit_code else {}
+    return result, {u: load_mat(at) for u, at in read_scp(data / "out/b.scp").items()} if not result.exit_code else {}
 
 
 def expected(data, utt, node="tdnnf3", period=10, chunk=50, subsampling=1):
     feats, ivectors = read_scp(data / "feats.scp"), read_scp(data / "iv/ivector_online.scp")
-    return compute(model_io.load_nnet3(data / "model"), load_matrix(feats[utt]), load_matrix(ivectors[utt]),
+    return compute(model_io.load_nnet3(data / "model"), load_mat(feats[utt]), load_mat(ivectors[utt]),
                    ComputeConfig(node, chunk, subsampling, period))
 
 

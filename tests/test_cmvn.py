@@ -26,7 +26,7 @@ from pyser.features.cmvn import (
 from pyser.features.deltas import add_deltas
 from pyser.features.splice import splice
 from pyser.features.transform import subsample, transform
-from pyser.kaldi.tables import MatrixWriter, read_matrices
+from pyser.kaldi.tables import MatrixWriter, read_mats
 
 GOLDEN = Path(__file__).parent / "golden"
 SPEAKER = [f"spk2-u{n}" for n in (1, 2, 3, 4)]
@@ -196,29 +196,29 @@ def test_statistics_and_normalisation_of_speakers(archive):
     path, feats = archive
     said = call("compute --spk2utt", path / "spk2utt", f"scp:{path}/feats.scp", f"ark,scp:{path}/cmvn.ark,{path}/cmvn.scp")
     assert said == f"cmvn of scp:{path}/feats.scp: 3 utterances, 0 dropped\n"
-    stats = dict(read_matrices(f"scp:{path}/cmvn.scp", dtype=np.float64))
+    stats = dict(read_mats(f"scp:{path}/cmvn.scp", dtype=np.float64))
     assert list(stats) == ["a", "b"]
     np.testing.assert_array_equal(stats["a"], cmvn_stats(feats["a1"]) + cmvn_stats(feats["a2"]))
     assert b"DM " in (path / "cmvn.ark").read_bytes()  # as Kaldi: in double precision
     call("apply --norm-vars --utt2spk", f"ark:{path}/utt2spk", f"scp:{path}/cmvn.scp", f"scp:{path}/feats.scp",
          f"ark:{path}/out.ark")
-    out = dict(read_matrices(f"ark:{path}/out.ark"))
+    out = dict(read_mats(f"ark:{path}/out.ark"))
     both = np.concatenate([out["a1"], out["a2"]])
     np.testing.assert_allclose([both.mean(0), both.std(0)], [[0] * 3, [1] * 3], atol=1e-5)
     call("apply --norm-means=false", f"scp:{path}/none.scp", f"scp:{path}/feats.scp", f"ark:{path}/out.ark")
-    np.testing.assert_array_equal(dict(read_matrices(f"ark:{path}/out.ark"))["b1"], feats["b1"])
+    np.testing.assert_array_equal(dict(read_mats(f"ark:{path}/out.ark"))["b1"], feats["b1"])
 
 
 def test_statistics_of_utterances_and_of_all(archive):
     path, feats = archive
     call("compute", f"scp:{path}/feats.scp", f"ark:{path}/cmvn.ark")
-    assert list(dict(read_matrices(f"ark:{path}/cmvn.ark"))) == list(feats)
+    assert list(dict(read_mats(f"ark:{path}/cmvn.ark"))) == list(feats)
     call("compute --binary=false", f"scp:{path}/feats.scp", path / "global.stats")
     assert (path / "global.stats").read_text().startswith(" [\n")
     everything = sum(cmvn_stats(matrix) for matrix in feats.values())
     np.testing.assert_allclose(read_stats(path / "global.stats"), everything, rtol=1e-8)
     call("apply", path / "global.stats", f"scp:{path}/feats.scp", f"ark:{path}/out.ark")
-    out = np.concatenate([matrix for _, matrix in read_matrices(f"ark:{path}/out.ark")])
+    out = np.concatenate([matrix for _, matrix in read_mats(f"ark:{path}/out.ark")])
     np.testing.assert_allclose(out.mean(0), 0, atol=1e-5)
     with pytest.raises(PyserError, match="--spk2utt gives a table of speakers"):
         call("compute --spk2utt", path / "spk2utt", f"scp:{path}/feats.scp", path / "global.stats")
@@ -231,12 +231,12 @@ def test_online_with_and_without_speakers(archive):
     config = OnlineCmvnConfig(60, 50, 10, norm_vars=True)
     call("apply-online --norm-vars --config", path / "online.conf", path / "global.stats", f"scp:{path}/feats.scp",
          f"ark:{path}/out.ark")
-    out = dict(read_matrices(f"ark:{path}/out.ark"))
+    out = dict(read_mats(f"ark:{path}/out.ark"))
     stats = read_stats(path / "global.stats")
     np.testing.assert_allclose(out["a2"], apply_online_cmvn(feats["a2"], stats, None, config), rtol=1e-6)
     call("apply-online --norm-vars=true --config", path / "online.conf", "--spk2utt", path / "spk2utt", path / "global.stats",
          f"scp:{path}/feats.scp", f"ark:{path}/out.ark")
-    out = dict(read_matrices(f"ark:{path}/out.ark"))
+    out = dict(read_mats(f"ark:{path}/out.ark"))
     expected = apply_online_cmvn(feats["a2"], stats, cmvn_stats(feats["a1"]), config)
     np.testing.assert_allclose(out["a2"], expected, rtol=1e-6)
 
@@ -244,7 +244,7 @@ def test_online_with_and_without_speakers(archive):
 def test_sliding_command(archive):
     path, feats = archive
     call("apply-sliding --center --cmn-window=20 --norm-vars=true", f"scp:{path}/feats.scp", f"ark:{path}/out.ark")
-    out = dict(read_matrices(f"ark:{path}/out.ark"))
+    out = dict(read_mats(f"ark:{path}/out.ark"))
     expected = apply_sliding_cmvn(feats["b1"], SlidingCmvnConfig(20, norm_vars=True, center=True))
     np.testing.assert_array_equal(out["b1"], expected)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pyser.kaldi.compressed import HEADER, compress, data_size, decompress
-from pyser.kaldi.tables import MatrixWriter, read_matrices
+from pyser.kaldi.tables import MatrixWriter, read_mats
 
 GOLDEN = Path(__file__).parent / "golden/tables"
 CASES = [("gen_features.txt", f"features_method{method}", method) for method in (1, 2, 3, 5)] + [
@@ -16,22 +16,22 @@ CASES = [("gen_features.txt", f"features_method{method}", method) for method in 
 @pytest.mark.parametrize("source, name, method", CASES)
 def test_every_method_writes_and_reads_what_kaldi_does(tmp_path, source, name, method):
     with MatrixWriter(f"ark:{tmp_path}/x.ark", method) as writer:
-        for key, matrix in read_matrices(f"ark:{GOLDEN / source}"):
+        for key, matrix in read_mats(f"ark:{GOLDEN / source}"):
             writer.write(key, matrix)
     assert (tmp_path / "x.ark").read_bytes() == (GOLDEN / f"{name}.ark").read_bytes()
     with MatrixWriter(f"ark:{tmp_path}/y.ark", compress=False) as writer:
-        for key, matrix in read_matrices(f"ark:{GOLDEN / name}.ark"):
+        for key, matrix in read_mats(f"ark:{GOLDEN / name}.ark"):
             writer.write(key, matrix)
     assert (tmp_path / "y.ark").read_bytes() == (GOLDEN / f"{name}_decompressed.ark").read_bytes()
 
 
 def test_hires_features_both_ways(tmp_path):
-    [(key, matrix)] = read_matrices(f"ark:{GOLDEN}/hires_float.ark")
+    [(key, matrix)] = read_mats(f"ark:{GOLDEN}/hires_float.ark")
     with MatrixWriter(f"ark:{tmp_path}/x.ark") as writer:
         writer.write(key, matrix)
     assert (tmp_path / "x.ark").read_bytes() == (GOLDEN / "hires_compressed.ark").read_bytes()
-    [(_, read)] = read_matrices(f"ark:{tmp_path}/x.ark")
-    [(_, expected)] = read_matrices(f"ark:{GOLDEN}/hires_decompressed.ark")
+    [(_, read)] = read_mats(f"ark:{tmp_path}/x.ark")
+    [(_, expected)] = read_mats(f"ark:{GOLDEN}/hires_decompressed.ark")
     np.testing.assert_array_equal(read, expected)
 
 
@@ -82,5 +82,5 @@ def test_empty_matrices(tmp_path):
     kaldi = b"a \0BCM " + b"\7\7\7\7" + bytes(16)  # Kaldi itself writes its 'format' field too here, uninitialised
     (tmp_path / "y").write_bytes(kaldi + (tmp_path / "x").read_bytes()[23:])
     for name in "xy":
-        shapes = {key: matrix.shape for key, matrix in read_matrices(f"ark:{tmp_path}/{name}")}
+        shapes = {key: matrix.shape for key, matrix in read_mats(f"ark:{tmp_path}/{name}")}
         assert shapes == {"a": (0, 0), "b": (2, 2)}

@@ -18,7 +18,7 @@ from pyser.errors import PyserError
 from pyser.features.compute import Lists, compute_features
 from pyser.features.fbank import FbankConfig, fbank
 from pyser.features.mfcc import MfccConfig, mfcc
-from pyser.kaldi.tables import read_matrices
+from pyser.kaldi.tables import read_mats
 
 HIRES = MfccConfig(use_energy=False, num_mel_bins=40, num_ceps=40, low_freq=20, high_freq=-400)
 
@@ -43,7 +43,7 @@ def run(path, config=HIRES, compress=False, max_dropped=0.9, **lists):
     lists = Lists(**{name: str(value) for name, value in lists.items()})
     line = compute_features(f"scp:{path}/wav.scp", f"ark,scp:{path}/out.ark,{path}/out.scp", config, lists, max_dropped,
                             compress=compress)
-    return line, dict(read_matrices(f"scp:{path}/out.scp"))
+    return line, dict(read_mats(f"scp:{path}/out.scp"))
 
 
 def call(*arguments, **options):
@@ -67,7 +67,7 @@ def test_command_line(recording, golden):
                 f"ark,t:{recording}/out.txt", "--write-utt2dur", f"ark,t:{recording}/utt2dur", "--write-num-frames",
                 f"ark,t:{recording}/utt2num_frames")
     assert done.output == f"mfcc of {recording}/wav.scp: 1 utterances, 0 dropped\n"
-    ((key, feats),) = read_matrices(f"ark:{recording}/out.txt")
+    ((key, feats),) = read_mats(f"ark:{recording}/out.txt")
     assert key == "u" and np.abs(feats - golden[1]).max() < 0.01
     assert (recording / "utt2dur").read_text().split() == ["u", "0.3"]
     assert (recording / "utt2num_frames").read_text().split() == ["u", "28"]
@@ -76,11 +76,11 @@ def test_command_line(recording, golden):
 def test_options_override_the_conf_file(recording, golden):
     call("mfcc", "compute", "--config", recording / "hires.conf", "--num-ceps=20", "--snip-edges", "false", "--use-energy",
          "--no-compress", f"scp:{recording}/wav.scp", f"ark:{recording}/out.ark")
-    ((_, feats),) = read_matrices(f"ark:{recording}/out.ark")
+    ((_, feats),) = read_mats(f"ark:{recording}/out.ark")
     config = MfccConfig(num_mel_bins=40, num_ceps=20, high_freq=-400, snip_edges=False)
     np.testing.assert_array_equal(feats, mfcc(golden[0].astype(np.float32), config))
     call("fbank", "compute", "--num-mel-bins=30", "--no-compress", f"scp:{recording}/wav.scp", f"ark:{recording}/out.ark")
-    ((_, feats),) = read_matrices(f"ark:{recording}/out.ark")
+    ((_, feats),) = read_mats(f"ark:{recording}/out.ark")
     np.testing.assert_array_equal(feats, fbank(golden[0].astype(np.float32), FbankConfig(num_mel_bins=30)))
 
 
@@ -119,7 +119,7 @@ def test_archives_on_stdin_and_stdout(recording, golden):
                            recording / "hires.conf", "--no-compress", "ark:-", "ark:-"], input=wavs.getvalue(),
                           capture_output=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     (recording / "out.ark").write_bytes(done.stdout)
-    feats = dict(read_matrices(f"ark:{recording}/out.ark"))
+    feats = dict(read_mats(f"ark:{recording}/out.ark"))
     assert list(feats) == ["a", "b"] and done.stderr == b"mfcc of -: 2 utterances, 0 dropped\n"
     np.testing.assert_array_equal(feats["b"], mfcc(golden[0].astype(np.float32), HIRES))
     np.testing.assert_allclose(feats["a"], feats["b"][:18], atol=1e-3)
@@ -129,7 +129,7 @@ def test_archives_on_stdin_and_stdout(recording, golden):
     streamed = wavs.getvalue()[2:].replace(header, header[:4] + b"\xff" * 4, 1)  # written to a pipe: of unknown size
     (recording / "pipe.ark").write_bytes(b"c " + streamed[: streamed.index(b"b RIFF")])
     compute_features(f"ark:{recording}/pipe.ark", f"ark:{recording}/out.ark", HIRES, compress=False)
-    np.testing.assert_array_equal(dict(read_matrices(f"ark:{recording}/out.ark"))["c"], feats["a"])
+    np.testing.assert_array_equal(dict(read_mats(f"ark:{recording}/out.ark"))["c"], feats["a"])
     (recording / "cut.ark").write_bytes(wavs.getvalue()[:-100])
     with pytest.raises(PyserError, match="cut.ark: ends within a wav file"):
         compute_features(f"ark:{recording}/cut.ark", f"ark:{recording}/x.ark", HIRES)

@@ -24,7 +24,7 @@ from pyser.ivector.online import (
 from pyser.ivector.pca import read_transform
 from pyser.ivector.ubm import DiagGmm, posteriors, read_diag_gmm, write_diag_gmm
 from pyser.kaldi.binary import Writer
-from pyser.kaldi.tables import MatrixWriter, read_matrices
+from pyser.kaldi.tables import MatrixWriter, read_mats
 
 GOLDEN = Path(__file__).parent / "golden" / "ivector"
 SPEAKER = [f"spk2-u{n}" for n in (1, 2, 3, 4)]
@@ -291,18 +291,18 @@ def test_command_line(tmp_path, golden):
     scp, out = f"scp:{tmp_path}/feats.scp", f"ark,scp:{tmp_path}/i.ark,{tmp_path}/i.scp"
     run = _extract("--spk2utt", f"ark:{tmp_path}/spk2utt", "--max-count=20", "--no-compress", GOLDEN / "extractor", scp, out)
     assert run.exit_code == 0 and "4 utterances, 0 with errors" in run.output, run.output
-    table = dict(read_matrices(f"scp:{tmp_path}/i.scp"))
+    table = dict(read_mats(f"scp:{tmp_path}/i.scp"))
     assert list(table) == SPEAKER
     for utt, rows in table.items():
         assert _close(rows, golden[f"c2_maxcount20/{utt}"])
     run = _extract("--no-compress", GOLDEN / "extractor", f"ark:{tmp_path}/feats.ark", f"ark,t:{tmp_path}/b.txt")
     assert run.exit_code == 0
-    for utt, rows in read_matrices(f"ark:{tmp_path}/b.txt"):
+    for utt, rows in read_mats(f"ark:{tmp_path}/b.txt"):
         assert _close(rows, golden[f"b_utt/{utt}"])
     run = _extract("--spk2utt", f"{tmp_path}/spk2utt", "--utts-per-spk-max=1", "--no-compress", GOLDEN / "extractor",
                    scp, out)
     assert run.exit_code == 0
-    for utt, rows in read_matrices(f"scp:{tmp_path}/i.scp"):
+    for utt, rows in read_mats(f"scp:{tmp_path}/i.scp"):
         assert _close(rows, golden[f"b_utt/{utt}"])
 
 
@@ -314,7 +314,7 @@ def test_frame_weights_on_the_command_line(tmp_path, golden):
                  GOLDEN / "extractor", f"scp:{tmp_path}/feats.scp", f"ark:{tmp_path}/i.ark"]
     run = _extract(*arguments)
     assert run.exit_code == 0 and "3 utterances, 1 with errors" in run.output and "no frame weights" in run.output
-    for utt, rows in read_matrices(f"ark:{tmp_path}/i.ark"):
+    for utt, rows in read_mats(f"ark:{tmp_path}/i.ark"):
         assert _close(rows, golden[f"f_frame_weights/{utt}"])
     short = [line.replace(" ]", "", 1).rsplit(" ", 1)[0] + " ]\n" for line in lines]
     (tmp_path / "weights").write_text("".join(short))

@@ -16,10 +16,10 @@ from pyser.features.splice import splice
 from pyser.ivector.em import ExtractorConfig, accumulate, add_scatter, explained_variance, update, utterance_stats
 from pyser.ivector.extractor import read_extractor
 from pyser.ivector.online import OnlineIvectorConfig, extract_speaker, load_extractor
-from pyser.ivector.pca import estimate_pca, read_transform, transform
+from pyser.ivector.pca import estimate_lda, estimate_pca, read_transform, transform
 from pyser.ivector.train import TrainConfig, train
 from pyser.ivector.ubm import DiagGmm, UbmConfig, em_step, initialise_ubm, train_ubm
-from pyser.kaldi.tables import MatrixWriter, load_matrix, read_scp
+from pyser.kaldi.tables import INTEGERS, MatrixWriter, TableWriter, load_mat, read_mats, read_scp
 
 GOLDEN = Path(__file__).parent / "golden" / "ivector"
 SPEAKER = [f"spk2-u{n}" for n in (1, 2, 3, 4)]
@@ -134,7 +134,7 @@ def test_train_and_extract(tmp_path, golden, capsys):
     run = CliRunner().invoke(group, ["extract", "--spk2utt", f"{data}/spk2utt", str(out),
                                      f"scp:{data}/feats.scp", f"ark,scp:{tmp_path}/i.ark,{tmp_path}/i.scp"])
     assert run.exit_code == 0 and "4 utterances" in run.output
-    rows = {utt: load_matrix(entry) for utt, entry in read_scp(tmp_path / "i.scp").items()}
+    rows = {utt: load_mat(entry) for utt, entry in read_scp(tmp_path / "i.scp").items()}
     wanted = extract_speaker(load_extractor(out), [golden[f"feats/{utt}"] for utt in SPEAKER], OnlineIvectorConfig())
     for utt, one in zip(SPEAKER, wanted, strict=True):
         assert rows[utt].shape == one.shape
@@ -186,3 +186,38 @@ def test_bad_input(tmp_path, golden):
         writer.write("spk2-u2", golden["feats/spk2-u2"][:, :13])
     with pytest.raises(PyserError, match=r"spk2-u2: features of shape \(334, 13\), others have 40 columns"):
         train(data, tmp_path / "mixed", TrainConfig(num_gauss=2))
+
+
+def test_lda_separates_the_classes():
+    """Within-class covariance I, between-class covariance diagonal and falling, and the best direction the classes' own."""
+    random = np.random.default_rng(3)
+    classes = random.integers(0, 4, 4000)
+    mixing, means = random.normal(size=(5, 5)), random.normal(size=(4, 5)) * [5, 2, 0, 0, 0]
+    x = (means[classes] + random.normal(size=(4000, 5))) @ mixing.T
+    counts = np.bincount(np.append(classes, 6), minlength=8) - (np.arange(8) == 6)  # (classes without frames do no harm)
+    first = np.stack([x[classes == c].sum(0) for c in range(8)])
+    lda = estimate_lda(counts.astype(float), first, x.T @ x, 3)
+    y = x @ lda.T
+    centred = y - np.stack([y[classes == c].mean(0) if c in classes else y[0] for c in range(4)])[classes]
+    np.testing.assert_allclose(centred.T @ centred / 4000, np.eye(3), atol=1e-8)
+    between = np.cov(np.stack([y[classes == c].mean(0) for c in range(4)])[classes].T, bias=True)
+    np.testing.assert_allclose(between, np.diag(np.diag(between)), atol=1e-8)
+    assert (np.diff(np.diag(between)) < 0).all() and between[0, 0] > 2 and between[2, 2] < 0.01
+    with pytest.raises(PyserError, match="4 classes and 4000 frames cannot estimate an LDA to 4 dimensions"):
+        estimate_lda(counts.astype(float), first, x.T @ x, 4)
+
+
+def test_train_with_alignments(tmp_path, golden):
+    _data_dir(tmp_path, golden)
+    lengths = {utt: len(feats) for utt, feats in read_mats(f"scp:{tmp_path}/feats.scp")}
+    random = np.random.default_rng(0)
+    with TableWriter(f"ark,t:{tmp_path}/ali.txt", INTEGERS) as writer:
+        for utt, length in lengths.items():
+            writer.write(utt, random.integers(0, 60, length).astype(np.int32))
+    config = TrainConfig(num_gauss=2, ivector_dim=3, num_iters=1, ali=f"ark:{tmp_path}/ali.txt")
+    train(tmp_path, tmp_path / "out", config)
+    assert read_transform(tmp_path / "out" / "final.mat").shape == (40, 280)
+    assert load_extractor(tmp_path / "out").extractor.dim == 3
+    (tmp_path / "ali.txt").write_text("".join(f"{utt} 1 2 3\n" for utt in lengths))
+    with pytest.raises(PyserError, match="3 classes for .* frames; align these features"):
+        train(tmp_path, tmp_path / "again", config)

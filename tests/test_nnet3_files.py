@@ -14,7 +14,7 @@ from pyser.cli import cli
 from pyser.errors import PyserError
 from pyser.kaldi.binary import Reader, Writer
 from pyser.kaldi.nnet3.nnet import read_nnet, write_nnet
-from pyser.kaldi.tables import MatrixWriter, read_matrices
+from pyser.kaldi.tables import MatrixWriter, read_mats
 from pyser.kaldi.transition_model import read_transition_model, write_transition_model
 from pyser.nn import model_io
 from pyser.nn.compute import ComputeConfig, compute
@@ -131,7 +131,7 @@ def test_compute_command(tmp_path):
     command = ["nnet3", "compute", "--online-ivectors=scp:{0}/ivectors.scp", "--frame-subsampling-factor=3", "--output-node",
                "output", str(GOLDEN / "final.mdl"), "scp:{0}/feats.scp", "ark,t:{0}/out.txt"]
     assert run(*(part.format(tmp_path) for part in command))[0] == 0
-    for utt, output in read_matrices(f"ark:{tmp_path}/out.txt"):
+    for utt, output in read_mats(f"ark:{tmp_path}/out.txt"):
         np.testing.assert_allclose(output, EXPECTED[f"nnet3/output_sub3_fpc50/{utt}"], atol=3e-5)
     text = message("nnet3", "compute", GOLDEN / "final.mdl", f"scp:{tmp_path}/feats.scp", f"ark:{tmp_path}/no.ark")
     assert text == "spk1-u4: no i-vectors, the network was trained with i-vectors of 30"
@@ -199,7 +199,8 @@ def test_run_tdnn_1g_in_kaldis_eyes():
 def test_an_unknown_component_is_named(tmp_path):
     data = (GOLDEN / "noivector.raw").read_bytes().replace(b"<NoOpComponent>", b"<MyOpComponent>", 1)
     (tmp_path / "a.raw").write_bytes(data)
-    with pytest.raises(PyserError, match=f"^{tmp_path}/a.raw: .*component 'tdnnf3.noop' of node 'tdnnf3.noop' is a <MyOpComponent>"):
+    what = "component 'tdnnf3.noop' of node 'tdnnf3.noop' is a <MyOpComponent>"
+    with pytest.raises(PyserError, match=f"^{tmp_path}/a.raw: .*{what}"):
         read_nnet(tmp_path / "a.raw")
     data = (GOLDEN / "noivector.raw").read_bytes().replace(b"<BackpropScale>", b"<BackpropScala>", 1)
     (tmp_path / "a.raw").write_bytes(data)

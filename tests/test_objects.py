@@ -12,11 +12,11 @@ from pyser.kaldi.objects import KINDS
 from pyser.kaldi.tables import (
     Table,
     TableWriter,
-    read_integers,
-    read_matrices,
+    read_ints,
+    read_mats,
     read_objects,
-    read_posteriors,
-    read_vectors,
+    read_posts,
+    read_vecs,
 )
 
 GOLDEN = Path(__file__).parent / "golden/tables"
@@ -50,18 +50,18 @@ def test_values_of_every_kind():
     assert read("int32.ark", "int32") == {"a": -5, "b": 70000}
     assert read("bool.txt", "bool") == {"a": True, "b": False}
     assert read("double.ark", "double") == {"a": 1.5, "b": -0.1}
-    assert {key: value.tolist() for key, value in read_integers(f"ark:{GOLDEN}/int32_vector.ark")} == {
+    assert {key: value.tolist() for key, value in read_ints(f"ark:{GOLDEN}/int32_vector.ark")} == {
         "a": [1, 2, 3, -4, 100000], "empty": []}
     assert [part.tolist() for part in read("int32_vector_vector.ark", "integer-lists")["a"]] == [[1, 2], [], [3]]
     assert read("int32_pair_vector.txt", "integer-pairs")["a"].tolist() == [[1, 2], [3, 4], [5, 60000]]
     assert read("float_pair_vector.ark", "float-pairs")["a"].tolist() == [[1.25, 2], [-3.5, 4]]
-    [(key, posterior)] = read_posteriors(f"ark:{GOLDEN}/posterior.ark")
+    [(key, posterior)] = read_posts(f"ark:{GOLDEN}/posterior.ark")
     frames = [(indices.tolist(), weights.tolist()) for indices, weights in posterior]
     assert frames == [([1, 7], [0.5, 0.5]), ([], []), ([3], [1])]
     assert read("general_sparse.ark", "matrix")["s"].tolist() == [[1.5, 0, 0, -2], [0, 0, 0, 0], [0, 0, 7, 0]]
-    assert {key: (len(value), value.dtype) for key, value in read_vectors(f"ark:{GOLDEN}/double_vector.ark")} == {
+    assert {key: (len(value), value.dtype) for key, value in read_vecs(f"ark:{GOLDEN}/double_vector.ark")} == {
         "v1": (9, np.float32), "empty": (0, np.float32)}
-    [(_, matrix), _] = read_matrices(f"ark:{GOLDEN}/double_matrix.ark", dtype=np.float64)
+    [(_, matrix), _] = read_mats(f"ark:{GOLDEN}/double_matrix.ark", dtype=np.float64)
     assert matrix.dtype == np.float64 and matrix[1, 1] == -1234.5678
 
 
@@ -76,11 +76,11 @@ def test_other_objects_that_are_not_finite(tmp_path):
 def test_sparse_matrices_are_not_made_dense_at_any_size(tmp_path):
     (tmp_path / "s").write_bytes(b"a \0BSM \4\1\0\0\0SV \4\xff\xff\xff\x7f\4\0\0\0\0")
     with pytest.raises(PyserError, match="moderate size"):
-        list(read_matrices(f"ark:{tmp_path}/s"))
+        list(read_mats(f"ark:{tmp_path}/s"))
     assert Table(f"ark:{tmp_path}/s", KINDS["sparse"])["a"].rows[0][0] == 2**31 - 1
     with pytest.raises(PyserError, match="a range of what is no matrix"):
         (tmp_path / "i.scp").write_text(f"a {GOLDEN}/int32_vector.ark:2[0:1]\n")
-        list(read_integers(f"scp:{tmp_path}/i.scp"))
+        list(read_ints(f"scp:{tmp_path}/i.scp"))
 
 
 # pyser table copy

@@ -16,11 +16,11 @@ from pyser.kaldi.tables import (
     MatrixTable,
     MatrixWriter,
     VectorTable,
-    load_matrix,
-    load_vector,
-    read_integers,
-    read_matrices,
-    read_posteriors,
+    load_mat,
+    load_vec,
+    read_ints,
+    read_mats,
+    read_posts,
     read_scp,
     read_table,
 )
@@ -65,9 +65,9 @@ def test_read_table_splits_at_any_white_space(tmp_path):
 
 
 def test_load_matrix_at_an_offset(ark):
-    np.testing.assert_array_equal(load_matrix(f"{ark}:2"), ROWS)
-    np.testing.assert_array_equal(load_matrix(f"{ark}:67"), [[-1, -2, -3]])
-    assert load_matrix(f"{ark}:2").dtype == np.float32
+    np.testing.assert_array_equal(load_mat(f"{ark}:2"), ROWS)
+    np.testing.assert_array_equal(load_mat(f"{ark}:67"), [[-1, -2, -3]])
+    assert load_mat(f"{ark}:2").dtype == np.float32
 
 
 @pytest.mark.parametrize("rows, expected", [
@@ -76,12 +76,12 @@ def test_load_matrix_at_an_offset(ark):
     ("[3:6]", [[10, 11, 12]]),  # Kaldi lets a range end up to three rows late
 ])
 def test_ranges_include_their_last_row(ark, rows, expected):
-    np.testing.assert_array_equal(load_matrix(f"{ark}:2{rows}"), expected)
+    np.testing.assert_array_equal(load_mat(f"{ark}:2{rows}"), expected)
 
 
 def test_load_vector(tmp_path):
     (tmp_path / "v.ark").write_bytes(b"v \0BFV " + struct.pack("<bi2f", 4, 2, 0.5, -3))
-    np.testing.assert_array_equal(load_vector(f"{tmp_path}/v.ark:2"), [0.5, -3])
+    np.testing.assert_array_equal(load_vec(f"{tmp_path}/v.ark:2"), [0.5, -3])
 
 
 @pytest.mark.parametrize("entry, message", [
@@ -96,19 +96,19 @@ def test_load_vector(tmp_path):
 ])
 def test_bad_entries_are_named(ark, entry, message):
     with pytest.raises(PyserError, match=message) as caught:
-        load_matrix(entry.format(ark.parent))
+        load_mat(entry.format(ark.parent))
     assert str(caught.value).startswith(entry.format(ark.parent)) and "\n" not in str(caught.value)
     assert not (ark.parent / "ran").exists()
 
 
 def test_read_matrices_from_ark_and_scp(ark):
     (scp := ark.with_suffix(".scp")).write_text(f"b {ark}:67\na {ark}:2[3:3]\n")
-    assert [(key, matrix.tolist()) for key, matrix in read_matrices(f"scp:{scp}")] == [
+    assert [(key, matrix.tolist()) for key, matrix in read_mats(f"scp:{scp}")] == [
         ("b", [[-1, -2, -3]]), ("a", [[10, 11, 12]])]
-    assert [(key, matrix.shape) for key, matrix in read_matrices(f"ark:{ark}")] == [("a", (4, 3)), ("b", (1, 3))]
+    assert [(key, matrix.shape) for key, matrix in read_mats(f"ark:{ark}")] == [("a", (4, 3)), ("b", (1, 3))]
     scp.write_text(f"a {ark.parent}/none.ark:2\n")
     with pytest.raises(PyserError, match=r"m\.scp: a: .*no such file"):
-        list(read_matrices(f"scp:{scp}"))
+        list(read_mats(f"scp:{scp}"))
 
 
 def test_writer_without_compression_writes_these_bytes(tmp_path):
@@ -125,7 +125,7 @@ def test_compression_is_one_byte_a_value_and_close(tmp_path):
         writer.write("a", long)
     assert (tmp_path / "f.ark").stat().st_size == 2 + 2 + 3 + 16 + 2 * 8 + 200  # key, '\0B', 'CM ', header, quartiles, values
     # each quarter of the percentile range spans at most 100 and has 63 steps or more: half a step is below 1
-    np.testing.assert_allclose(load_matrix(f"{tmp_path}/f.ark:2"), long, atol=1)
+    np.testing.assert_allclose(load_mat(f"{tmp_path}/f.ark:2"), long, atol=1)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -156,15 +156,15 @@ def test_writer_refuses_other_specifiers(wspecifier):
 @pytest.mark.parametrize("rspecifier", ["f.ark", "ark,scp:f", "ark,x:f", "", "ark", "ark:f ", ":f", "scp,scp:f"])
 def test_reader_refuses_other_specifiers(rspecifier):
     with pytest.raises(PyserError, match="expected"):
-        list(read_matrices(rspecifier))
+        list(read_mats(rspecifier))
 
 
 # what Kaldi wrote
 
 def test_ranges_as_kaldi_takes_them(monkeypatch):
     monkeypatch.chdir(GOLDEN)
-    expected = dict(read_matrices("ark:ranges_result.ark"))
-    found = dict(read_matrices("scp:ranges.scp"))
+    expected = dict(read_mats("ark:ranges_result.ark"))
+    found = dict(read_mats("scp:ranges.scp"))
     assert list(found) == list(expected) and len(found) == 6
     for key in expected:
         np.testing.assert_array_equal(found[key], expected[key], key)
@@ -176,8 +176,8 @@ def test_alignments_in_every_container(monkeypatch):
     expected = {key: [int(word) for word in words] for key, *words in lines}
     for rspecifier in ("ark:ali.ark", "scp:ali.scp", "ark,t:ali.txt", "ark:ali.1.gz", "ark:ali_text.1.gz",
                        "ark:gunzip -c ali.1.gz |"):
-        assert {key: value.tolist() for key, value in read_integers(rspecifier, allow_pipes=True)} == expected
-    assert [indices.tolist() for indices, _ in dict(read_posteriors("ark:ali_post.ark"))["utt-b"]] == [[41]]
+        assert {key: value.tolist() for key, value in read_ints(rspecifier, allow_pipes=True)} == expected
+    assert [indices.tolist() for indices, _ in dict(read_posts("ark:ali_post.ark"))["utt-b"]] == [[41]]
 
 
 # streams
@@ -185,7 +185,7 @@ def test_alignments_in_every_container(monkeypatch):
 def test_standard_input_and_output(monkeypatch, capfdbinary):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO((GOLDEN / "float_matrix.ark").read_bytes())))
     with MatrixWriter("ark,t,f:-", compress=False) as writer:
-        for key, matrix in read_matrices("ark:-"):
+        for key, matrix in read_mats("ark:-"):
             writer.write(key, matrix)
     assert capfdbinary.readouterr().out == (GOLDEN / "float_matrix.txt").read_bytes()
 
@@ -195,9 +195,9 @@ def test_pipes_only_run_when_allowed(tmp_path, ark):
     (tmp_path / "p.scp").write_text(f"a tail -c +3 {ark}; touch {tmp_path}/ran |\n")
     for rspecifier in (f"ark:{command}", f"scp:{tmp_path}/p.scp", f"scp:cat {tmp_path}/p.scp; touch {tmp_path}/ran |"):
         with pytest.raises(PyserError, match="pipes are not run here"):
-            list(read_matrices(rspecifier))
+            list(read_mats(rspecifier))
         assert not (tmp_path / "ran").exists()
-        assert next(iter(read_matrices(rspecifier, allow_pipes=True)))[1].tolist() == ROWS.tolist()
+        assert next(iter(read_mats(rspecifier, allow_pipes=True)))[1].tolist() == ROWS.tolist()
         assert (tmp_path / "ran").exists()
         (tmp_path / "ran").unlink()
     with pytest.raises(PyserError, match="pipes are not run here"), MatrixWriter(f"ark:| touch {tmp_path}/ran"):
@@ -208,16 +208,16 @@ def test_pipes_only_run_when_allowed(tmp_path, ark):
 def test_a_command_that_fails_is_an_error(tmp_path, ark):
     for command in (f"cat {ark}; exit 3", "exit 3", f"head -c 40 {ark}; exit 3"):
         with pytest.raises(PyserError, match="the command failed .exit status 3"):
-            list(read_matrices(f"ark:{command} |", allow_pipes=True))
+            list(read_mats(f"ark:{command} |", allow_pipes=True))
     with pytest.raises(PyserError, match="exit status 4"):
-        load_matrix(f"tail -c +3 {ark}; exit 4 |", allow_pipes=True)
+        load_mat(f"tail -c +3 {ark}; exit 4 |", allow_pipes=True)
     with pytest.raises(PyserError, match="exit status 5"):
         with MatrixWriter("ark:| cat > /dev/null; exit 5", allow_pipes=True) as writer:
             writer.write("a", ROWS)
 
 
 def test_reading_less_than_a_command_gives_is_no_error(ark):
-    reader = read_matrices(f"ark:cat {ark}; yes |", allow_pipes=True)
+    reader = read_mats(f"ark:cat {ark}; yes |", allow_pipes=True)
     assert next(reader)[0] == "a"
     reader.close()
 
@@ -240,7 +240,7 @@ def test_links_and_devices_stay_what_they_are(tmp_path):
             writer.write("a", ROWS)
     assert (tmp_path / "x.ark").is_symlink() and not (tmp_path / "disk2/x.ark").is_symlink()
     assert reader.communicate()[0] == (tmp_path / "disk2/x.ark").read_bytes() == b"a " + float_matrix(ROWS)
-    np.testing.assert_array_equal(dict(read_matrices(f"scp:{tmp_path}/x.scp"))["a"], ROWS)
+    np.testing.assert_array_equal(dict(read_mats(f"scp:{tmp_path}/x.scp"))["a"], ROWS)
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
@@ -262,14 +262,14 @@ def test_an_scp_file_reads_its_archive_without_opening_it_again(ark, monkeypatch
 
     open_input = sys.modules["pyser.kaldi.tables"].open_input
     monkeypatch.setattr("pyser.kaldi.tables.open_input", count)
-    assert len(list(read_matrices(f"scp:{scp}"))) == 4
+    assert len(list(read_mats(f"scp:{scp}"))) == 4
     assert opened == [str(scp), f"{ark}:2"]
 
 
 def test_what_is_read_may_be_changed(ark):
     (scp := ark.with_suffix(".scp")).write_text(f"a {ark}:2[0:1]\nb {ark}:2[0:1]\n")
     for rspecifier in (f"ark:{ark}", f"scp:{scp}"):
-        for _, matrix in read_matrices(rspecifier):
+        for _, matrix in read_mats(rspecifier):
             assert abs(matrix[0, 0]) == 1
             matrix[:] = 0
 
@@ -307,25 +307,25 @@ def test_sorted_archives_are_read_alongside(tmp_path):
 def test_unsorted_and_repeated_keys(tmp_path):
     for rspecifier in table_of(tmp_path, "a", "c", "b"):
         with pytest.raises(PyserError, match="t.(ark|scp): b comes after c"):
-            list(read_matrices(rspecifier.replace(":", ",s:", 1)))
-        assert len(list(read_matrices(rspecifier.replace(":", ",s,ns:", 1)))) == 3
+            list(read_mats(rspecifier.replace(":", ",s:", 1)))
+        assert len(list(read_mats(rspecifier.replace(":", ",s,ns:", 1)))) == 3
         with pytest.raises(PyserError, match="b comes after c"):
             MatrixTable(rspecifier.replace(":", ",s,cs:", 1)).get("z")
     for rspecifier in table_of(tmp_path, "a", "a"):
-        assert len(list(read_matrices(rspecifier))) == 2  # front to back there is nothing ambiguous, as in Kaldi
+        assert len(list(read_mats(rspecifier))) == 2  # front to back there is nothing ambiguous, as in Kaldi
         with pytest.raises(PyserError, match=r"t\.(ark|scp): a occurs twice"):
             MatrixTable(rspecifier)
 
 
 def test_permissive_reading(tmp_path, ark):
     (tmp_path / "p.scp").write_text(f"x {tmp_path}/none:4\na {ark}:2\ny {ark}:5\nb {ark}:67\n")
-    assert [key for key, _ in read_matrices(f"scp,p:{tmp_path}/p.scp")] == ["a", "b"]
+    assert [key for key, _ in read_mats(f"scp,p:{tmp_path}/p.scp")] == ["a", "b"]
     table = MatrixTable(f"p,scp:{tmp_path}/p.scp")
     assert "x" not in table and "a" in table and table.get("y") is None
     with pytest.raises(PyserError, match=r"p\.scp: x: .*none:4: no such file"):
         MatrixTable(f"scp:{tmp_path}/p.scp")["x"]
     ark.write_bytes(ark.read_bytes()[:-1])
-    assert [key for key, _ in read_matrices(f"ark,p:{ark}")] == ["a"]
+    assert [key for key, _ in read_mats(f"ark,p:{ark}")] == ["a"]
 
 
 @pytest.mark.parametrize("cut, message", [
@@ -338,7 +338,7 @@ def test_archives_cut_short(ark, cut, message):
         if path != ark:
             path.write_bytes(gzip.compress(ark.read_bytes()))
         with pytest.raises(PyserError, match=message.replace("ark", path.suffix[1:])):
-            list(read_matrices(f"ark:{path}"))
+            list(read_mats(f"ark:{path}"))
 
 
 def test_writing_to_the_files_of_an_scp_file(tmp_path):
@@ -348,7 +348,7 @@ def test_writing_to_the_files_of_an_scp_file(tmp_path):
         with pytest.raises(PyserError, match=r"w\.scp: has no c"):
             writer.write("c", ROWS)
     assert (tmp_path / "b.mat").read_bytes() == float_matrix(ROWS)
-    np.testing.assert_array_equal(load_matrix(f"{tmp_path}/b.mat"), ROWS)
+    np.testing.assert_array_equal(load_mat(f"{tmp_path}/b.mat"), ROWS)
 
 
 @pytest.mark.parametrize("key", ["", "a b", "a\n", "\u3000"])

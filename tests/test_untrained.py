@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pyser.errors import PyserError
-from pyser.kaldi.tables import MatrixWriter, load_matrix, read_scp
+from pyser.kaldi.tables import MatrixWriter, load_mat, read_scp
 from pyser.nn import model_io
 from pyser.nn.tdnnf import TdnnF, TdnnfConfig
 from pyser.nn.untrained import middle, untrained
@@ -58,9 +58,9 @@ def test_batchnorm_statistics_are_averages_over_the_batches(tmp_path, num, sizes
     feats, ivectors, relus = read_scp(tmp_path / "feats.scp"), read_scp(tmp_path / "ivectors.scp"), []
     for i in range(sum(sizes)):
         utt = f"u{i * num // sum(sizes):03d}"
-        x, first = load_matrix(feats[utt]), (len(load_matrix(feats[utt])) - 150) // 2
+        x, first = load_mat(feats[utt]), (len(load_mat(feats[utt])) - 150) // 2
         x = np.array([x[min(max(t, 0), len(x) - 1)] for t in range(first - CONTEXT, first + 150 + CONTEXT)])
-        spliced = model.splice(torch.tensor(x)[None], torch.tensor(load_matrix(ivectors[utt])[-1:]))[0]  # last i-vector
+        spliced = model.splice(torch.tensor(x)[None], torch.tensor(load_mat(ivectors[utt])[-1:]))[0]  # last i-vector
         lda = model.lda_matrix @ spliced + model.lda_offset[:, None]
         relus.append((model.affine1.weight[:, :, 0] @ lda + model.affine1.bias[:, None]).clamp_min(0))
     batches = [torch.cat(relus[sum(sizes[:k]) : sum(sizes[: k + 1])], dim=1) for k in range(len(sizes))]

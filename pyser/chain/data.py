@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pyser.errors import Dropped, PyserError
-from pyser.kaldi.tables import load_matrix
+from pyser.kaldi.tables import load_mat
 
 LOOKAHEAD = 3  # batches read in the background while the network computes
 
@@ -152,13 +152,13 @@ def pad(feats: np.ndarray, left: int, right: int) -> np.ndarray:
 
 def features_of(cut: Any) -> np.ndarray:
     """Features (T, D) of a cut of pyser.kaldi.manifests.read_cuts."""
-    return load_matrix(cut.features.storage_path)
+    return load_mat(cut.features.storage_path)
 
 
 def ivectors_of(cut: Any) -> np.ndarray | None:
     """Online i-vectors (rows, D) of a cut, one row every few frames; None if it has none."""
     rxfilename = (cut.custom or {}).get("ivector")
-    return None if rxfilename is None else load_matrix(rxfilename)
+    return None if rxfilename is None else load_mat(rxfilename)
 
 
 def text_of(cut: Any) -> str:

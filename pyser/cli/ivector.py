@@ -15,6 +15,7 @@ def group() -> None:
 @click.option("--ivector-dim", default=100, show_default=True)
 @click.option("--num-iters", default=10, show_default=True, help="iterations of extractor training")
 @click.option("--num-utts", default=20_000, show_default=True, help="use a random choice if there are more")
+@click.option("--ali", metavar="RSPECIFIER", default="", help="alignments, a class for each frame: LDA instead of PCA")
 @click.option("--update-variances/--no-update-variances", default=True, show_default=True)
 @click.option("--online-cmvn-iextractor/--no-online-cmvn-iextractor", default=False, show_default=True,
               help="statistics of normalised features")
@@ -22,15 +23,15 @@ def group() -> None:
 @click.argument("data_dir")
 @click.argument("extractor_dir")
 def train(
-    num_gauss: int, ivector_dim: int, num_iters: int, num_utts: int, update_variances: bool, online_cmvn_iextractor: bool,
-    seed: int, data_dir: str, extractor_dir: str,
+    num_gauss: int, ivector_dim: int, num_iters: int, num_utts: int, ali: str, update_variances: bool,
+    online_cmvn_iextractor: bool, seed: int, data_dir: str, extractor_dir: str,
 ) -> None:
-    """PCA, UBM and extractor from the features of DATA_DIR, as Kaldi's files in EXTRACTOR_DIR."""
+    """PCA or LDA, UBM and extractor from the features of DATA_DIR, as Kaldi's files in EXTRACTOR_DIR."""
     from pyser.ivector.train import TrainConfig
     from pyser.ivector.train import train as run
 
     run(data_dir, extractor_dir, TrainConfig(
-        num_gauss, ivector_dim, num_iters, num_utts, update_variances=update_variances,
+        num_gauss, ivector_dim, num_iters, num_utts, ali=ali, update_variances=update_variances,
         online_cmvn_iextractor=online_cmvn_iextractor, seed=seed))
 
 

@@ -12,7 +12,7 @@ from pyser.errors import Dropped, PyserError
 from pyser.features import cmvn
 from pyser.features.cmvn import CmvnConfig, OnlineCmvnConfig, SlidingCmvnConfig, cmvn_stats
 from pyser.kaldi.maps import read_map
-from pyser.kaldi.tables import MatrixTable, MatrixWriter, read_matrices
+from pyser.kaldi.tables import MatrixTable, MatrixWriter, read_mats
 
 TABLE = re.compile(r"(ark|scp)(,\w+)*:")
 
@@ -28,7 +28,7 @@ def compute_cmvn(
         if spk2utt:
             raise PyserError(f"--spk2utt gives a table of speakers; write it to ark:{target} or ark,scp:FILE.ark,FILE.scp")
         everything: np.ndarray | None = None
-        for _, feats in read_matrices(rspecifier, allow_pipes):
+        for _, feats in read_mats(rspecifier, allow_pipes):
             total += 1
             everything = _add(everything, feats)
         line = dropped.finish(total)
@@ -118,7 +118,7 @@ def _convert(
     """Write what `function` makes of each utterance; a string is why it makes nothing."""
     total = 0
     with MatrixWriter(wspecifier, compress=False, dtype=dtype, allow_pipes=allow_pipes) as writer:
-        for utt, feats in read_matrices(rspecifier, allow_pipes):
+        for utt, feats in read_mats(rspecifier, allow_pipes):
             total += 1
             result = function(utt, feats)
             if isinstance(result, str):

@@ -14,7 +14,7 @@ from pyser.errors import PyserError
 from pyser.ivector.directory import OnlineExtractor, OnlineIvectorConfig
 from pyser.ivector.online import SpeakerState, check_feats, extract_batch
 from pyser.kaldi.maps import read_map
-from pyser.kaldi.tables import MatrixTable, MatrixWriter, VectorTable, read_matrices
+from pyser.kaldi.tables import MatrixTable, MatrixWriter, VectorTable, read_mats
 
 BATCH_FRAMES = 8192
 
@@ -69,7 +69,7 @@ class _Source:
 
     def _features(self) -> Iterator[tuple[str, np.ndarray, SpeakerState]]:
         if self.config.spk2utt is None:
-            for key, feats in read_matrices(self.rspecifier, self.config.allow_pipes):
+            for key, feats in read_mats(self.rspecifier, self.config.allow_pipes):
                 yield key, feats, SpeakerState.new(self.online)
             return
         speakers = read_map(self.config.spk2utt, self.config.allow_pipes)

@@ -1,7 +1,7 @@
 """Train an online i-vector extractor from a data directory, as Kaldi's get_pca_transform.sh, train_diag_ubm.sh and
 train_ivector_extractor.sh (steps/online/nnet2) do one after the other:
 
-    global_cmvn.stats -> final.mat (PCA) -> final.dubm -> N.ie … final.ie
+    global_cmvn.stats -> final.mat (PCA, or LDA of alignments) -> final.dubm -> N.ie … final.ie
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from pyser.ivector.em import (
 )
 from pyser.ivector.extractor import read_extractor, write_extractor
 from pyser.ivector.frontend import FrontEnd
-from pyser.ivector.pca import estimate_pca, read_transform, write_transform
+from pyser.ivector.pca import estimate_lda, estimate_pca, read_transform, write_transform
 from pyser.ivector.ubm import (
     DiagGmm,
     UbmConfig,
@@ -40,7 +40,7 @@ from pyser.ivector.ubm import (
     train_ubm,
     write_diag_gmm,
 )
-from pyser.kaldi.tables import load_matrix, read_scp
+from pyser.kaldi.tables import INTEGERS, Table, load_mat, read_scp
 
 BATCH_FRAMES = 8192
 STEPS = ("global_cmvn.stats", "final.mat", "final.dubm", "final.ie")
@@ -51,6 +51,7 @@ class TrainConfig:
     """num_utts utterances, drawn at random, are used if there are more (the extractor gains little from the rest), and
     of them about num_frames frames to initialise the UBM.
 
+    ali: rspecifier of alignments (a class for each frame, pdf ids say): final.mat is their LDA, else it is a PCA.
     subsample: every so manieth frame trains; online_cmvn_iextractor: the statistics, too, are of normalised features.
     """
 
@@ -60,6 +61,7 @@ class TrainConfig:
     num_utts: int = 20_000
     num_frames: int = 500_000
     lda_dim: int = 40
+    ali: str = ""
     left_context: int = 3
     right_context: int = 3
     subsample: int = 2
@@ -89,8 +91,8 @@ def train(data_dir: str | Path, out_dir: str | Path, config: TrainConfig) -> Non
         write_stats(stats, np.sum([cmvn_stats(feats) for _, feats in corpus.utterances()], axis=0))
     global_stats = read_stats(stats)
     if not lda.exists():
-        _say("PCA of spliced features")
-        write_transform(_pca(corpus, global_stats, config), lda)
+        _say(f"{'LDA' if config.ali else 'PCA'} of spliced features")
+        write_transform((_lda if config.ali else _pca)(corpus, global_stats, config), lda)
     front_end = FrontEnd(read_transform(lda), global_stats, config.left_context, config.right_context)
     if not ubm.exists():
         ubm_config = UbmConfig(config.num_gauss, seed=config.seed)
@@ -138,7 +140,7 @@ class _Corpus:
         columns = 0
         for speaker, utt in self.utts:
             try:
-                feats = load_matrix(self.feats[utt])
+                feats = load_mat(self.feats[utt])
             except PyserError as error:
                 raise PyserError(f"{utt}: {error}") from None
             columns = columns or feats.shape[1]
@@ -179,11 +181,37 @@ def _project(
 def _pca(corpus: _Corpus, global_stats: np.ndarray, config: TrainConfig) -> np.ndarray:
     # (Every utterance is normalised on its own, whatever its speaker said before: get_pca_transform.sh)
     count, first, second = 0, np.zeros(1), np.zeros((1, 1))
-    for _, feats in corpus.utterances():
-        normalised = apply_online_cmvn(feats, global_stats)
-        x = splice(normalised, config.left_context, config.right_context)[:: config.subsample]
+    for _, x in _spliced(corpus, global_stats, config):
+        x = x[:: config.subsample]
         count, first, second = count + len(x), first + x.sum(0), second + x.T @ x
     return estimate_pca(count, first, second, config.lda_dim)
+
+
+def _lda(corpus: _Corpus, global_stats: np.ndarray, config: TrainConfig) -> np.ndarray:
+    """Utterances without an alignment do not count."""
+    alignments = Table(config.ali, INTEGERS)
+    counts, first, second = np.zeros(0), np.zeros((0, 1)), np.zeros((1, 1))
+    for utt, x in _spliced(corpus, global_stats, config):
+        if utt not in alignments:
+            continue
+        classes = alignments[utt]
+        if len(classes) != len(x) or not len(classes) or classes.min() < 0:
+            raise PyserError(f"{config.ali}: {utt}: {len(classes)} classes for {len(x)} frames; align these features")
+        missing = int(classes.max()) + 1 - len(counts)
+        if missing > 0:
+            counts = np.append(counts, np.zeros(missing))
+            first = np.concatenate([first + np.zeros(x.shape[1]), np.zeros((missing, x.shape[1]))])
+        counts += np.bincount(classes, minlength=len(counts))
+        np.add.at(first, classes, x)
+        second = second + x.T @ x
+    return estimate_lda(counts, first, second, config.lda_dim)
+
+
+def _spliced(corpus: _Corpus, global_stats: np.ndarray, config: TrainConfig) -> Iterator[tuple[str, np.ndarray]]:
+    """(utterance, spliced frames after online CMVN (T, N D))."""
+    for (_, utt), (_, feats) in zip(corpus.utts, corpus.utterances(), strict=True):
+        normalised = apply_online_cmvn(feats, global_stats)
+        yield utt, splice(normalised, config.left_context, config.right_context)
 
 
 def _normalised(corpus: _Corpus, front_end: FrontEnd, config: TrainConfig) -> Iterator[np.ndarray]:

@@ -15,13 +15,17 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pyser.kaldi.tables import MatrixTable, MatrixWriter, VectorTable
-from pyser.kaldi.tables import load_matrix as load_mat
-from pyser.kaldi.tables import load_vector as load_vec
-from pyser.kaldi.tables import read_integers as read_ints
-from pyser.kaldi.tables import read_matrices as read_mats
-from pyser.kaldi.tables import read_posteriors as read_posts
-from pyser.kaldi.tables import read_vectors as read_vecs
+from pyser.kaldi.tables import (
+    MatrixTable,
+    MatrixWriter,
+    VectorTable,
+    load_mat,
+    load_vec,
+    read_ints,
+    read_mats,
+    read_posts,
+    read_vecs,
+)
 
 if TYPE_CHECKING:
     import numpy as np

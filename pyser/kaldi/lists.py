@@ -19,7 +19,7 @@ from pathlib import Path
 
 from pyser.errors import PyserError
 from pyser.files import atomic, write_text
-from pyser.kaldi.tables import load_matrix
+from pyser.kaldi.tables import load_mat
 
 Table = dict[str, str]
 
@@ -157,4 +157,4 @@ def num_rows(rxfilename: str) -> int:
             found = _HEADER.match(file.read(24))
         if found:
             return int.from_bytes(found["compressed"] or found["plain"], "little")
-    return len(load_matrix(rxfilename))
+    return len(load_mat(rxfilename))

@@ -94,7 +94,7 @@ def _line(reader: Reader) -> list[bytes]:
     return line.split()
 
 
-def read_integers(reader: Reader) -> np.ndarray:
+def read_ints(reader: Reader) -> np.ndarray:
     """(dim,) int32."""
     if not reader.binary:
         return reader.to_integers(_line(reader))
@@ -114,7 +114,7 @@ def write_integers(writer: Writer, value: np.ndarray) -> None:
 def read_integer_lists(reader: Reader) -> list[np.ndarray]:
     """A list of (dim,) int32."""
     if reader.binary:
-        return [read_integers(reader) for _ in range(reader.size("a length"))]
+        return [read_ints(reader) for _ in range(reader.size("a length"))]
     *whole, last = b" ".join(_line(reader)).split(b";")
     if last.strip():
         raise reader.fail("a semicolon after the last list")
@@ -289,7 +289,7 @@ KINDS = {kind.name: kind for kind in (
     Kind("vector", read_vector, write_vector),
     Kind("packed", read_packed, write_packed),
     Kind("sparse", read_sparse, write_sparse),
-    Kind("integers", read_integers, write_integers),
+    Kind("integers", read_ints, write_integers),
     Kind("integer-lists", read_integer_lists, write_integer_lists),
     Kind("integer-pairs", read_integer_pairs, write_pairs),
     Kind("float-pairs", read_float_pairs, write_pairs),

@@ -23,8 +23,8 @@ from pyser.kaldi.table_writer import MatrixWriter, TableWriter
 
 __all__ = [
     "INTEGERS", "MATRIX", "POSTERIOR", "VECTOR", "MatrixTable", "MatrixWriter", "Table", "TableWriter", "VectorTable",
-    "load_matrix", "load_vector", "read_integers", "read_matrices", "read_objects", "read_posteriors", "read_scp",
-    "read_table", "read_vectors",
+    "load_mat", "load_vec", "read_ints", "read_mats", "read_objects", "read_posts", "read_scp",
+    "read_table", "read_vecs",
 ]
 
 MATRIX, VECTOR, INTEGERS, POSTERIOR = (KINDS[name] for name in ("matrix", "vector", "integers", "posterior"))
@@ -112,12 +112,12 @@ def _load(kind: Kind, rxfilename: str, allow_pipes: bool) -> np.ndarray:
             raise PyserError(str(error) if str(error).startswith(rxfilename) else f"{rxfilename}: {error}") from None
 
 
-def load_matrix(rxfilename: str, allow_pipes: bool = False) -> np.ndarray:
+def load_mat(rxfilename: str, allow_pipes: bool = False) -> np.ndarray:
     """The matrix (rows, columns) behind one scp entry, compressed or not, as float32."""
     return _load(MATRIX, rxfilename, allow_pipes)
 
 
-def load_vector(rxfilename: str, allow_pipes: bool = False) -> np.ndarray:
+def load_vec(rxfilename: str, allow_pipes: bool = False) -> np.ndarray:
     """The vector behind one scp entry, as float32."""
     return _load(VECTOR, rxfilename, allow_pipes)
 
@@ -169,7 +169,7 @@ def _read_archive(specifier: Rspecifier, kind: Kind, allow_pipes: bool) -> Itera
                 raise
 
 
-def read_matrices(
+def read_mats(
     rspecifier: str, allow_pipes: bool = False, dtype: type[np.floating] = np.float32
 ) -> Iterator[tuple[str, np.ndarray]]:
     """(key, matrix (rows, columns)) of `scp:FILE`, `ark:FILE` or any other rspecifier, in the file's order."""
@@ -177,7 +177,7 @@ def read_matrices(
         yield key, value.astype(dtype, copy=False)
 
 
-def read_vectors(
+def read_vecs(
     rspecifier: str, allow_pipes: bool = False, dtype: type[np.floating] = np.float32
 ) -> Iterator[tuple[str, np.ndarray]]:
     """(key, vector (dim,)) of any table of vectors."""
@@ -185,12 +185,12 @@ def read_vectors(
         yield key, value.astype(dtype, copy=False)
 
 
-def read_integers(rspecifier: str, allow_pipes: bool = False) -> Iterator[tuple[str, np.ndarray]]:
+def read_ints(rspecifier: str, allow_pipes: bool = False) -> Iterator[tuple[str, np.ndarray]]:
     """(key, int32 (dim,)) of a table of integer vectors, such as alignments."""
     return read_objects(rspecifier, INTEGERS, allow_pipes)
 
 
-def read_posteriors(rspecifier: str, allow_pipes: bool = False) -> Iterator[tuple[str, list[tuple[np.ndarray, np.ndarray]]]]:
+def read_posts(rspecifier: str, allow_pipes: bool = False) -> Iterator[tuple[str, list[tuple[np.ndarray, np.ndarray]]]]:
     """(key, per frame (indices int32, weights float32)) of a table of posteriors."""
     return read_objects(rspecifier, POSTERIOR, allow_pipes)
 

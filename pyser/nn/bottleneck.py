@@ -14,7 +14,7 @@ import torch
 from pyser.errors import Dropped, PyserError
 from pyser.files import read_lines
 from pyser.kaldi.resumable import ResumableWriter, describe
-from pyser.kaldi.tables import MatrixTable, MatrixWriter, VectorTable, read_matrices, read_scp
+from pyser.kaldi.tables import MatrixTable, MatrixWriter, VectorTable, read_mats, read_scp
 from pyser.nn.compute import ComputeConfig, check, compute_batch
 from pyser.nn.model_io import load_nnet3, model_file
 from pyser.nn.nnet3 import Nnet3
@@ -102,7 +102,7 @@ def compute_table(
                  else VectorTable(str(utterance_ivectors), allow_pipes))
     dropped = Dropped(f"{config.node} of {feats}", max_dropped)
     with MatrixWriter(wspecifier, compress, allow_pipes=allow_pipes) as writer:
-        for group in groups(model, read_matrices(feats, allow_pipes), table, config):
+        for group in groups(model, read_mats(feats, allow_pipes), table, config):
             for utt, reason in group.dropped:
                 dropped.add(utt, reason)
             for utt, output in group.outputs:

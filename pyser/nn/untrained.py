@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from pyser.errors import PyserError
-from pyser.kaldi.tables import load_matrix, read_scp
+from pyser.kaldi.tables import load_mat, read_scp
 from pyser.nn.model_io import load_tdnnf, save
 from pyser.nn.tdnnf import BatchNorm, TdnnF
 
@@ -44,8 +44,8 @@ def untrained(
         for number, batch in enumerate(np.array_split(utts, -(-num // BATCH)), start=1):
             for module in batchnorms:
                 module.momentum = 1 / number  # plain averages over the batches
-            x = np.stack([middle(load_matrix(feats[utt]), model.left_context, model.right_context) for utt in batch])
-            rows = np.stack([load_matrix(ivectors[utt])[-1] for utt in batch]) if ivectors else None
+            x = np.stack([middle(load_mat(feats[utt]), model.left_context, model.right_context) for utt in batch])
+            rows = np.stack([load_mat(ivectors[utt])[-1] for utt in batch]) if ivectors else None
             model(torch.from_numpy(x), None if rows is None else torch.from_numpy(rows))
     save(out_path, model.eval(), model.config, {"seed": str(seed)})
     return f"{out_path}: random parameters (seed {seed}), batch normalisation over {num} utterances"

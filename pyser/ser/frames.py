@@ -10,7 +10,7 @@ import numpy as np
 
 from pyser.errors import PyserError
 from pyser.kaldi.datadir import num_rows
-from pyser.kaldi.tables import load_matrix
+from pyser.kaldi.tables import load_mat
 
 FLOAT16_MAX = 65504.0
 
@@ -32,7 +32,7 @@ def load_frames(
 ) -> Frames:
     """Every `subsample`-th frame of `utts`, from the rxfilenames `feats`; says beforehand how much memory it takes."""
     rows = [-(-num_rows(feats[utt]) // subsample) for utt in utts]
-    dim = load_matrix(feats[utts[0]]).shape[1] if utts else 0
+    dim = load_mat(feats[utts[0]]).shape[1] if utts else 0
     size, free = 2 * sum(rows) * dim, available_memory()
     print(f"{what}: {len(utts)} utterances, {sum(rows)} frames x {dim}: {size / 2**20:.0f} MiB of memory "
           f"({free / 2**20:.0f} MiB available)", flush=True)
@@ -41,7 +41,7 @@ def load_frames(
                          "raise --subsample, or write the bottlenecks with --subsampling 3")
     out, at = np.empty((sum(rows), dim), np.float16), 0
     for utt, count in zip(utts, rows, strict=True):
-        matrix = load_matrix(feats[utt])[::subsample]
+        matrix = load_mat(feats[utt])[::subsample]
         if matrix.shape != (count, dim):
             raise PyserError(f"{utt}: features {matrix.shape}, expected ({count}, {dim}); write them again")
         if not np.abs(matrix).max(initial=0.0) <= FLOAT16_MAX:  # also true for NaN

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from pyser.errors import Dropped, PyserError
 from pyser.files import read_json, write_json, write_text
 from pyser.kaldi.datadir import write_table
-from pyser.kaldi.tables import load_matrix, read_scp, read_table
+from pyser.kaldi.tables import load_mat, read_scp, read_table
 from pyser.scoring.metrics import unweighted_accuracy, weighted_accuracy
 from pyser.ser.folds import Fold, check_leaks, digest, fold_names, read_fold, write_fold
 from pyser.ser.frame_classifier import CHUNK, FrameClassifier, SerConfig, save_classifier, utterance_posteriors
@@ -162,7 +162,7 @@ def _write_posteriors(path: Path, model: FrameClassifier, utts: Sequence[str], f
     lines = []
     for utt in utts:
         try:
-            posteriors = utterance_posteriors(model, load_matrix(feats[utt]))
+            posteriors = utterance_posteriors(model, load_mat(feats[utt]))
         except PyserError as error:
             raise PyserError(f"{utt}: {error}") from None
         lines.append(f"{utt} {' '.join(f'{p:.8g}' for p in posteriors)}\n")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pyser.kaldi.tables import MatrixTable, MatrixWriter, load_matrix, read_matrices
+from pyser.kaldi.tables import MatrixTable, MatrixWriter, load_mat, read_mats
 
 
 def best(what: str, work: Callable[[], object]) -> None:
@@ -35,10 +35,10 @@ def main() -> None:
                 ark, scp = f"{directory}/x.ark", f"{directory}/x.scp"
                 title = f"{name}, {f'method {method}' if method else 'not compressed'}"
                 best(f"{title}: write", lambda: write(f"ark,scp:{ark},{scp}", matrices, method))  # noqa: B023
-                best(f"{title}: read ark", lambda: list(read_matrices(f"ark:{ark}")))  # noqa: B023
-                best(f"{title}: read scp", lambda: list(read_matrices(f"scp:{scp}")))  # noqa: B023
+                best(f"{title}: read ark", lambda: list(read_mats(f"ark:{ark}")))  # noqa: B023
+                best(f"{title}: read scp", lambda: list(read_mats(f"scp:{scp}")))  # noqa: B023
                 entries = [line.split()[1] for line in Path(scp).read_text().splitlines()]
-                best(f"{title}: load_matrix each", lambda: [load_matrix(entry) for entry in entries])  # noqa: B023
+                best(f"{title}: load_mat each", lambda: [load_mat(entry) for entry in entries])  # noqa: B023
                 best(f"{title}: MatrixTable", lambda: [MatrixTable(f"scp:{scp}")[f"utt{0:05d}"]])  # noqa: B023
 
 
