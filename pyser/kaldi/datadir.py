@@ -22,12 +22,12 @@ from pyser.kaldi.lists import (
     key_of,
     num_rows,
     read_dir,
-    read_text,
     words,
     write_dir,
     write_table,
 )
 from pyser.kaldi.perturb import perturb_speed, perturb_volume
+from pyser.kaldi.scripts import read_text
 from pyser.kaldi.subset import is_split, listed_utterances, some_utterances, split, subset
 from pyser.kaldi.tables import read_scp, read_table
 from pyser.kaldi.validate import validate

@@ -14,11 +14,12 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from pyser.errors import PyserError
 from pyser.files import atomic, write_text
+from pyser.kaldi.scripts import GAP, read_table
 from pyser.kaldi.tables import load_mat
 
 Table = dict[str, str]
@@ -26,8 +27,6 @@ Table = dict[str, str]
 LABELS = ("utt2emo", "utt2avd")  # pyser's own lists that must hold every utterance, as Kaldi's must; Kaldi ignores them
 FEATURE_LISTS = ("feats.scp", "utt2num_frames", "cmvn.scp", "vad.scp")
 _LIST = re.compile(r"text|segments|(wav|feats|vad|cmvn)\.scp|(utt|reco|spk)2(?!utt)\w+|utt2utt")
-_BLANK = " \t\r\f\v"
-_GAP = re.compile(f"[{_BLANK}]+")
 
 
 def list_names(directory: Path) -> list[str]:
@@ -35,42 +34,9 @@ def list_names(directory: Path) -> list[str]:
     return sorted(path.name for path in directory.iterdir() if _LIST.fullmatch(path.name) and path.is_file())
 
 
-def read_text(path: str | Path) -> str:
-    """The file as UTF-8, line ends as they are."""
-    try:
-        return Path(path).read_bytes().decode()
-    except FileNotFoundError:
-        raise PyserError(f"{path}: no such file; run the stage that writes it") from None
-    except UnicodeDecodeError as error:
-        raise PyserError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); convert it with iconv") from None
-
-
-def read_keyed(path: str | Path) -> Iterator[tuple[str, str]]:
-    """(first word, rest) of each line, ('', '') of a blank one. Only \\n ends a line, only ASCII blanks end a word."""
-    lines = read_text(path).split("\n")
-    for line in lines[: len(lines) - (not lines[-1])]:
-        key, *rest = _GAP.split(line.strip(_BLANK), maxsplit=1)
-        yield key, rest[0] if rest else ""
-
-
-def read_list(path: str | Path, mend: bool = False) -> Table:
-    """Key -> rest of its line. Blank lines and repeated keys are errors; with `mend` they are passed over (the first
-    line of a key stays, as with `sort -u -k1,1`)."""
-    table: Table = {}
-    for number, (key, value) in enumerate(read_keyed(path), start=1):
-        if mend and (not key or key in table):
-            continue
-        if not key:
-            raise PyserError(f"{path}:{number}: empty line; take it out")
-        if key in table:
-            raise PyserError(f"{path}:{number}: {key} occurs twice; make the keys unique")
-        table[key] = value
-    return table
-
-
 def words(value: str) -> list[str]:
     """The words of the rest of a line."""
-    return _GAP.split(value) if value else []
+    return GAP.split(value) if value else []
 
 
 def write_table(path: str | Path, table: Table) -> None:
@@ -88,7 +54,7 @@ def read_dir(
         raise PyserError(f"{directory}: no such data directory; run the prepare stage first")
     names = list_names(directory)
     names += [name for name in extra if name not in names and (directory / name).is_file()]
-    lists = {name: read_list(directory / name, mend) for name in names}
+    lists = {name: read_table(directory / name, mend) for name in names}
     for name in needed:
         if not lists.get(name):
             raise PyserError(f"{directory / name}: missing or empty; run the prepare stage again")

@@ -14,13 +14,11 @@ from pyser.kaldi.lists import (
     list_names,
     num_rows,
     read_dir,
-    read_keyed,
-    read_list,
-    read_text,
     spk2utts,
     words,
     write_dir,
 )
+from pyser.kaldi.scripts import read_keyed, read_table, read_text
 
 
 def subset(source: str | Path, target: str | Path, utts: Iterable[str]) -> str:
@@ -47,19 +45,19 @@ def some_utterances(source: str | Path, num: int, how: str | None = None) -> lis
     """`num` utterances of a data directory: evenly spread, or the `how` of subset_data_dir.sh: first, last, shortest,
     per-spk (`num` of each speaker), speakers (random ones, whole, until `num` is reached)."""
     source = Path(source)
-    utt2spk = read_list(source / "utt2spk")
+    utt2spk = read_table(source / "utt2spk")
     utts = sorted(utt2spk)
     if num > len(utts):
         raise PyserError(f"{source}: cannot take {num} of {len(utts)} utterances; ask for fewer")
     if how == "shortest":
         if (source / "utt2num_frames").exists():
-            frames = read_list(source / "utt2num_frames")
+            frames = read_table(source / "utt2num_frames")
             wrong = [utt for utt, number in frames.items() if not number.isdecimal()]
             if wrong:
                 raise PyserError(f"{source}/utt2num_frames: {wrong[0]}: expected a number, found '{frames[wrong[0]]}'")
             lengths = {utt: int(number) for utt, number in frames.items()}
         elif (source / "feats.scp").exists():
-            lengths = {utt: num_rows(rxfilename) for utt, rxfilename in read_list(source / "feats.scp").items()}
+            lengths = {utt: num_rows(rxfilename) for utt, rxfilename in read_table(source / "feats.scp").items()}
         else:
             raise PyserError(f"{source}: the shortest need utt2num_frames or feats.scp; compute the features first")
         return [utt for utt in shortest(lengths, num) if utt in utt2spk]
@@ -73,7 +71,7 @@ def some_utterances(source: str | Path, num: int, how: str | None = None) -> lis
 def listed_utterances(source: str | Path, spk_list: str | Path | None, utt_list: str | Path | None) -> list[str]:
     """The utterances of a data directory whose speaker, or which themselves, are the first word of a line of a file. (As in
     Kaldi the file may hold others too.)"""
-    utt2spk = read_list(Path(source) / "utt2spk")
+    utt2spk = read_table(Path(source) / "utt2spk")
     listed = {key for key, _ in read_keyed(spk_list or utt_list or "")}
     return [utt for utt, spk in utt2spk.items() if (spk if spk_list else utt) in listed]
 

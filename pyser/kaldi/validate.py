@@ -14,7 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pyser.errors import PyserError
-from pyser.kaldi.lists import LABELS, Table, list_names, read_keyed, read_text, words
+from pyser.kaldi.lists import LABELS, Table, list_names, words
+from pyser.kaldi.scripts import read_keyed, read_text
 
 _ILLEGAL = re.compile(r"(?<!\w)(<s>|</s>|#0)(?!\w)", re.ASCII)  # as grep -w finds them
 _ODD_BLANK = re.compile(r"[^\S\t\n ]")
