@@ -32,11 +32,18 @@ log_dir=${5:-$bnf_data/log} bnf_dir=${6:-$bnf_data/data}
 name=$(basename "$data")
 [ -s "$data/feats.scp" ] || fail "$data/feats.scp is missing or empty; run the feature stage first"
 
-nnet_dir=$nnet                     # (a model file will do, what lies beside it counts)
+[ -e "$nnet" ] || fail "$nnet: no such directory or model; train or import one"
+nnet_dir=$nnet model=$nnet         # (a model file will do, what lies beside it counts)
 if [ ! -d "$nnet" ]; then nnet_dir=$(dirname "$nnet"); fi
+for file in final.safetensors final.raw final.mdl; do if [ -f "$model/$file" ]; then model=$model/$file; fi; done  # (in this order)
 if [ -f "$nnet_dir/cmvn_opts" ]; then read -r -a cmvn_opts < "$nnet_dir/cmvn_opts" || true
 elif [ -f "$nnet_dir/final.safetensors" ] || [[ $nnet == *.safetensors ]]; then cmvn_opts=(--norm-means=false --norm-vars=false)
 else fail "$nnet_dir/cmvn_opts is missing; it says whether the network's input was normalised"; fi
+
+case " ${cmvn_opts[*]} " in
+  *" --norm-means=false "*" --norm-vars=true "* | *" --norm-vars=true "*" --norm-means=false "*)
+    fail "$nnet_dir/cmvn_opts: variances are normalised only together with means" ;;
+esac
 
 ivectors=()
 if [ -n "$ivector_dir" ]; then
@@ -64,15 +71,15 @@ export OMP_NUM_THREADS=1  # one thread a job: the jobs are the parallelism
 
 # The features as the network was trained on them: as they are, with their speaker's statistics, or online.
 feats=$split/JOB/feats.scp
-if [ -f "$nnet_dir/online_cmvn" ]; then
+cmvn() { $cmd JOB=1:"$nj" "$log_dir/cmvn_$name.JOB.log" once.sh "$bnf_dir/.cmvn_$name.JOB.done" pyser cmvn "$@" "ark,scp:${feats%.scp}.ark,$feats"; }
+if [ "$stage" -gt 1 ]; then :
+elif [ -f "$nnet_dir/online_cmvn" ]; then
   feats=$bnf_dir/.cmvn_$name.JOB.scp
-  $cmd JOB=1:"$nj" "$log_dir/cmvn_$name.JOB.log" pyser cmvn apply-online "${cmvn_opts[@]}" --spk2utt "$split/JOB/spk2utt" \
-    "$nnet_dir/global_cmvn.stats" "scp:$split/JOB/feats.scp" "ark,scp:${feats%.scp}.ark,$feats"
+  cmvn apply-online "${cmvn_opts[@]}" --spk2utt "$split/JOB/spk2utt" "$nnet_dir/global_cmvn.stats" "scp:$split/JOB/feats.scp"
 elif [[ " ${cmvn_opts[*]} " != *" --norm-means=false "* ]]; then
   [ -f "$data/cmvn.scp" ] || fail "$data/cmvn.scp is missing, and $nnet_dir/cmvn_opts wants the input normalised; run pyser cmvn compute"
   feats=$bnf_dir/.cmvn_$name.JOB.scp
-  $cmd JOB=1:"$nj" "$log_dir/cmvn_$name.JOB.log" pyser cmvn apply "${cmvn_opts[@]}" --utt2spk "$split/JOB/utt2spk" \
-    "scp:$split/JOB/cmvn.scp" "scp:$split/JOB/feats.scp" "ark,scp:${feats%.scp}.ark,$feats"
+  cmvn apply "${cmvn_opts[@]}" --utt2spk "$split/JOB/utt2spk" "scp:$split/JOB/cmvn.scp" "scp:$split/JOB/feats.scp"
 fi
 
 if [ "$stage" -le 1 ]; then
@@ -80,7 +87,7 @@ if [ "$stage" -le 1 ]; then
   echo "output-node name=output input=$node" > "$bnf_data/output.config"
   echo "$nj" > "$bnf_dir/num_jobs"
   $cmd ${queue[@]+"${queue[@]}"} JOB=1:"$nj" "$log_dir/make_bnf_$name.JOB.log" \
-    once.sh "$bnf_dir/.done.$name.JOB" \
+    once.sh --also "$model" --also "${ivector_dir:-$nnet_dir}/ivector_period" "$bnf_dir/.done.$name.JOB" \
     pyser bottleneck dump --node "$node" ${ivectors[@]+"${ivectors[@]}"} "${options[@]}" "$nnet" "scp:$feats" \
     "ark,scp:$bnf_dir/raw_bnfeat_$name.JOB.ark,$bnf_dir/raw_bnfeat_$name.JOB.scp" &
   jobs=$!

@@ -2,7 +2,7 @@
 # once.sh [--also FILE]... MARKER COMMAND ARG...: run the command unless MARKER says this very command is finished.
 # The marker holds the command line with a checksum of every file it names (and of the lists in every directory it
 # names) and the age of every archive behind an scp file, so a changed option, config, model or corpus runs again, and
-# half-done work is not taken for finished. --also names an input that is not an argument.
+# half-done work is not taken for finished, nor what was removed since. --also names an input that is not an argument.
 set -euo pipefail
 also=()
 while [ "${1:-}" = --also ]; do also+=("$2"); shift 2; done
@@ -22,7 +22,16 @@ signature() {
     if [ -d "$path" ]; then for list in $lists; do if [ -f "$path/$list" ]; then cksum < "$path/$list"; fi; done; fi
   done
 }
-if [ -f "$marker" ] && [ "$(cat "$marker")" = "$(signature "$@" ${also[@]+"${also[@]}"} 2>/dev/null)" ]; then
+# The tables it has written (ark,scp:FILE,FILE) must still be there.
+written() {
+  local argument
+  for argument in "$@"; do
+    case "$argument" in
+      ark,scp:*) argument=${argument#ark,scp:}; [ -f "${argument%%,*}" ] && [ -f "${argument#*,}" ] || return 1 ;;
+    esac
+  done
+}
+if [ -f "$marker" ] && written "$@" && [ "$(cat "$marker")" = "$(signature "$@" ${also[@]+"${also[@]}"} 2>/dev/null)" ]; then
   echo "  already done: ${*:1:3} ($marker)"
   exit 0
 fi

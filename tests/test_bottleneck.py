@@ -157,3 +157,39 @@ def test_a_broken_off_dump_goes_on(data, monkeypatch):
     result, outputs = run(data, "--no-compress", "--node", "tdnnf2")
     assert calls[3:] == [["u1"], ["u2"], ["u3"]]
     np.testing.assert_allclose(outputs["u1"], expected(data, "u1", "tdnnf2"), atol=1e-5)
+
+
+@pytest.mark.parametrize("wspecifier", ["ark:o.ark", "scp:o.scp", "ark,t,scp:o.ark,o.scp", "ark,scp:-,o.scp", "ark,scp:o,o"])
+def test_a_dump_goes_to_two_files(data, wspecifier, monkeypatch):
+    monkeypatch.chdir(data)
+    before = sorted(data.iterdir())
+    result = CliRunner().invoke(cli, [*arguments(data)[:-1], wspecifier])
+    assert str(result.exception) == f"'{wspecifier}': a dump goes to two files, ark,scp:FILE.ark,FILE.scp"
+    assert sorted(data.iterdir()) == before
+
+
+def test_a_dump_of_other_features_starts_afresh(data, monkeypatch):
+    """The same scp file, but its archive was written anew in the meantime; and a progress file that is nonsense."""
+    from pyser.nn import bottleneck
+
+    monkeypatch.setitem(bottleneck.GROUP_FRAMES, "cpu", 1)
+    whole = run(data)[0] and (data / "out/b.ark").read_bytes()
+    outputs = bottleneck._outputs
+
+    def stop(model, waiting, config):
+        if waiting[0][0] != "u1":
+            raise KeyboardInterrupt
+        return outputs(model, waiting, config)
+
+    monkeypatch.setattr(bottleneck, "_outputs", stop)
+    for name in ("b.ark", "b.scp"):
+        (data / "out" / name).unlink()
+    assert run(data)[0].exit_code != 0 and (data / "out/.b.ark.progress").exists()
+    monkeypatch.setattr(bottleneck, "_outputs", outputs)
+    archive = (data / "feats.ark").read_bytes()
+    (data / "feats.ark").write_bytes(archive)
+    for nonsense in (None, "[1]", ""):
+        if nonsense is not None:
+            (data / "out/.b.ark.progress").write_text(nonsense)
+        assert run(data)[0].exit_code == 0
+        assert (data / "out/b.ark").read_bytes() == whole

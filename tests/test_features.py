@@ -121,7 +121,7 @@ def test_archives_on_stdin_and_stdout(recording, golden):
     (recording / "out.ark").write_bytes(done.stdout)
     feats = dict(read_mats(f"ark:{recording}/out.ark"))
     assert list(feats) == ["a", "b"] and done.stderr == b"mfcc of -: 2 utterances, 0 dropped\n"
-    np.testing.assert_array_equal(feats["b"], mfcc(golden[0].astype(np.float32), HIRES))
+    np.testing.assert_allclose(feats["b"], mfcc(golden[0].astype(np.float32), HIRES), atol=1e-3)  # (other threads)
     np.testing.assert_allclose(feats["a"], feats["b"][:18], atol=1e-3)
     (recording / "wav.scp").write_text(f"a {recording}/wavs.ark:2\n")  # one of them by its place
     np.testing.assert_array_equal(run(recording)[1]["a"], feats["a"])

@@ -105,7 +105,7 @@ def of(descriptor, frames=6, step=1, dim=2):
     ("Sum(Scale(0.5, input), Scale(-2, input), Const(1.5, 2))", (0, 0), -1.5 * X + 1.5),
     ("Scale(2, Sum(input, input))", (0, 0), 4 * X),
     ("ReplaceIndex(input, t, 0)", (0, 0), X[[0] * 6]),
-    ("Sum(input, ReplaceIndex(input, t, 1))", (0, 1), X + X[1]),
+    ("Sum(input, ReplaceIndex(input, t, 1))", (0, 0), X + X[1]),
     ("Round(input, 3)", (2, 0), X[[0, 0, 0, 3, 3, 3]]),
     ("Round(Offset(input, 1), 2)", (0, 1), X[[1, 1, 3, 3, 5, 5]]),
     ("Switch(input, Offset(input, 1), Const(0, 2))", (0, 1), np.stack([X[0], X[2], 0 * X[0], X[3], X[5], 0 * X[0]])),
@@ -121,6 +121,65 @@ def test_descriptors(descriptor, context, expected):
     np.testing.assert_allclose(of(descriptor, step=2)[0] if "Round" not in descriptor else expected[::2], expected[::2])
 
 
+@pytest.mark.parametrize("descriptor, chunk, expected", [
+    ("Round(input, 2)", 1, X[[0, 0, 2, 2, 4, 4]]), ("Round(input, 3)", 4, X[[0, 0, 0, 3, 3, 3]]),
+    ("Switch(input, Offset(input, -1), Offset(input, 2))", 4, X[[0, 0, 4, 3, 3, 5]]),
+])
+def test_chunks_begin_at_multiples_of_the_modulus(descriptor, chunk, expected):
+    model = Nnet3(Nnet(parse_config(f"input-node name=input dim=2\noutput-node name=output input={descriptor}", "test"), {}))
+    np.testing.assert_array_equal(compute(model, X, None, ComputeConfig(frames_per_chunk=chunk)), expected)
+
+
+@pytest.mark.parametrize("descriptor, frames, expected", [
+    ("Sum(input, IfDefined(Offset(input, -3)))", 3, X[:3]),  # nowhere there: zeros
+    ("Append(IfDefined(Offset(input, -3)), input)", 2, np.concatenate([0 * X[:2], X[:2]], 1)),
+    ("Failover(input, Offset(input, -5))", 6, X),  # the second is never wanted
+    ("Sum(Failover(input, Offset(input, -5)), IfDefined(Offset(input, -2)))", 6, X + np.concatenate([0 * X[:2], X[:4]])),
+    ("Switch(input, Const(1, 2))", 1, X[:1]),
+    ("Const(1.5, 3)", 2, np.full((2, 3), 1.5)),
+])
+def test_branches_that_are_not_there(descriptor, frames, expected):
+    output, context = of(descriptor, frames, dim=expected.shape[1])
+    assert context == (0, 0)
+    np.testing.assert_allclose(output, expected)
+    if "Switch" in descriptor:
+        np.testing.assert_allclose(of(descriptor, 6, step=2)[0], X[::2])
+
+
+def test_context_of_a_switch():
+    """Frames whose turn it is for the furthest source are lost, and all beyond the first of them."""
+    output, context = of("Switch(input, Offset(input, -1), Offset(input, 2))", 7)
+    assert context == (1, 2) and len(output) == 7
+
+
+@pytest.mark.parametrize("descriptor", ["Offset(input, 999999)", "Round(input, 100000)"])
+def test_absurd_contexts_end(descriptor):
+    with pytest.raises(PyserError, match="cannot be computed from 2560 frames|modulus of 100000"):
+        of(descriptor)
+
+
+def test_a_constant_stays_constant():
+    config = """input-node name=input dim=2
+component-node name=one component=one input=input
+component-node name=relu component=relu input=one
+component-node name=a__b component=a__b input=relu
+component-node name=a.b component=a.b input=a__b
+output-node name=output input=a.b"""
+    components = {"one": Component("ConstantFunctionComponent", {"InputDim": 2, "Output": np.array([-1.0, 2.0])}),
+                  "relu": Component("RectifiedLinearComponent", {"Dim": 2}),
+                  "a__b": Component("FixedScaleComponent", {"Scales": np.array([2.0, 2.0])}),
+                  "a.b": Component("FixedScaleComponent", {"Scales": np.array([10.0, 10.0])})}
+    model = Nnet3(Nnet(parse_config(config, "test"), components))
+    for _ in range(2):
+        assert compute(model, X, None, ComputeConfig()).tolist() == [[0, 40]] * 6
+
+
+@pytest.mark.parametrize("name", ["frames_per_chunk", "frame_subsampling_factor", "online_ivector_period"])
+def test_options_below_one(name):
+    with pytest.raises(PyserError, match=f"--{name.replace('_', '-')}=0: expected at least 1"):
+        ComputeConfig(**{name: 0})
+
+
 def test_append_of_parts():
     output, context = of("Append(Offset(input, -1), Append(input, ReplaceIndex(input, t, 0)), Const(7, 1))", dim=7)
     assert context == (1, 0)
@@ -130,7 +189,9 @@ def test_append_of_parts():
 @pytest.mark.parametrize("text, what", [
     ("Append(a, b", "expected '\\)', found ''"), ("Offset(a, x)", "expected a number, found 'x'"), ("", "name of a node"),
     ("Maybe(a)", "no descriptor is called Maybe"), ("a b", "expected the end"), ("Offset(a)", "expected ',', found '\\)'"),
-    ("ReplaceIndex(a, y, 0)", "expected t or x"), ("Sum(" * 300, "cannot read"),
+    ("ReplaceIndex(a, y, 0)", "expected t or x"), ("Sum(" * 300, "more than 100 descriptors"), ("Round(a, 0)", "a number"),
+    ("Const(1, -1)", "a number"),
+    ("Scale(nan, a)", "a number"), ("Offset(a, 1_0)", "a number"), ("a %", "found '%'"),
 ])
 def test_bad_descriptors(text, what):
     with pytest.raises(ValueError, match=what):
@@ -162,7 +223,9 @@ dim-range-node name=r input-node=a dim-offset=1 dim=1"""
 @pytest.mark.parametrize("config, what", [
     ("component-node name=a component=c input=b", "node a reads 'b', and there is no such node"),
     ("input-node name=input dim=2\ninput-node name=input dim=2", "two nodes are called input"),
-    ("input-node name=input", "dim= is missing"), ("input-node name=input dim=x", "invalid literal"),
+    ("input-node name=input", "dim= is missing"), ("input-node name=input dim=x", "a number above 0, found 'x'"), 
+    ("input-node name=input dim=0", "above 0"),
+    ("input-node name=input dim=1\noutput-node name=o input=input objective=o", "neither linear nor quadratic"),
     ("some-node name=a", "expected input-node, component-node"),
 ])
 def test_bad_configs(config, what):
@@ -224,7 +287,8 @@ def test_components():
     close(layer("ScaleAndOffsetComponent", x, Dim=6, Scales=s[:2], Offsets=o[:2]), x * np.tile(s[:2], 3) + np.tile(o[:2], 3))
     mean, var = f(3), f(3) ** 2
     y = 0.5 * (x - np.tile(mean, 2)) / np.sqrt(np.tile(var, 2) + 0.01)
-    close(layer("BatchNormComponent", x, Dim=6, BlockDim=3, Epsilon=0.01, TargetRms=0.5, StatsMean=mean, StatsVar=var), y)
+    close(layer("BatchNormComponent", x, Dim=6, BlockDim=3, Epsilon=0.01, TargetRms=0.5, Count=9, StatsMean=mean,
+                StatsVar=var), y)
     rms = np.sqrt((x**2).mean(1, keepdims=True))
     y = np.concatenate([2 * x / rms, np.log(rms)], 1)
     close(layer("NormalizeComponent", x, InputDim=6, TargetRms=2.0, AddLogStddev=True), y)
@@ -244,13 +308,28 @@ def test_components():
     order = np.array([5, 0, 3, 1, 2, 4])
     close(layer("PermuteComponent", x, ColumnMap=order), x[:, order])
     close(layer("ConstantFunctionComponent", x, InputDim=6, Output=s[:2]), np.tile(s[:2], (5, 1)))
+    close(layer("DropoutComponent", x, Dim=6, DropoutProportion=0.2), 0.8 * x)
+    close(layer("BackpropTruncationComponent", x, Dim=6, Scale=0.5), 0.5 * x)
     for kind in ("DropoutComponent", "GeneralDropoutComponent", "SpecAugmentTimeMaskComponent", "NoOpComponent",
                  "ClipGradientComponent", "BackpropTruncationComponent"):
         close(layer(kind, x, Dim=6), x)
     with pytest.raises(ValueError, match="never trained"):
         make_layer(Component("BatchNormComponent", {"Dim": 6, "StatsMean": f(0), "StatsVar": f(0)}), "name")
-    with pytest.raises(ValueError, match="component 'name' \\(AffineComponent\\)"):
-        make_layer(Component("AffineComponent", {"BiasParams": b}), "name")
+    statistics = {"Dim": 6, "Epsilon": 0.1, "TargetRms": 1.0, "StatsMean": s, "StatsVar": s}
+    for kind, fields in (
+        ("AffineComponent", {"BiasParams": b}), ("AffineComponent", {"LinearParams": w, "BiasParams": b[:2]}),
+        ("AffineComponent", {"LinearParams": np.full((2, 2), np.nan), "BiasParams": b[:2]}),
+        ("TdnnComponent", {"LinearParams": w, "BiasParams": b, "TimeOffsets": np.array([0, 1])}),
+        ("BatchNormComponent", {**statistics, "BlockDim": 6, "Count": 0.0}),
+        ("BatchNormComponent", {**statistics, "BlockDim": 3, "Count": 1.0}),
+        ("NormalizeComponent", {"InputDim": 6, "BlockDim": 4}), ("NormalizeComponent", {"InputDim": 6, "BlockDim": 0}),
+        ("PermuteComponent", {"ColumnMap": np.array([0, 2])}), ("PnormComponent", {"InputDim": 6, "OutputDim": 4}),
+        ("SumBlockComponent", {"InputDim": 6, "OutputDim": 3}), ("FixedScaleComponent", {"Scales": s[:0]}),
+        ("ScaleAndOffsetComponent", {"Dim": 4, "Scales": s[:3], "Offsets": s[:3]}), ("NoOpComponent", {"Dim": 0}),
+        ("SumGroupComponent", {"Sizes": np.array([1, 0])}), ("TanhComponent", {}),
+    ):
+        with pytest.raises(ValueError, match=f"component 'name' \\({kind}\\)"):
+            make_layer(Component(kind, fields), "name")
 
 
 @pytest.mark.parametrize("inputs, out", [(3, 40), (40, 3)])  # copied together first, and multiplied one by one

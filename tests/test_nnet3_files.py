@@ -1,5 +1,6 @@
 """nnet3 files: read and written back byte for byte, text and binary, imported and exported; and files that are damaged."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -136,11 +137,53 @@ def test_compute_command(tmp_path):
     text = message("nnet3", "compute", GOLDEN / "final.mdl", f"scp:{tmp_path}/feats.scp", f"ark:{tmp_path}/no.ark")
     assert text == "spk1-u4: no i-vectors, the network was trained with i-vectors of 30"
     text = message("nnet3", "compute", GOLDEN / "final.mdl", f"scp:{tmp_path}/ivectors.scp", f"ark:{tmp_path}/no.ark")
-    assert text == "spk1-u4: features have 30 columns, the network was trained on 40"
+    assert text == "spk1-u4: features of 30 columns, the network was trained on 40"
     text = message("nnet3", "compute", "--output-node", "tdnnf7", GOLDEN / "final.mdl", f"scp:{tmp_path}/feats.scp",
                    f"ark:{tmp_path}/no.ark")
     assert text.startswith("the network has no node 'tdnnf7'; it has ivector input lda tdnn1 tdnnf2")
     assert not list(tmp_path.glob("*no.ark*"))
+
+
+def test_what_is_done_to_the_output(tmp_path):
+    """Priors, scale and exponential; i-vectors of speakers."""
+    feats, ivectors = EXPECTED["feats/spk1-u4"], EXPECTED["ivectors/spk1-u4"]
+    with MatrixWriter(f"ark:{tmp_path}/feats.ark", compress=False) as writer:
+        writer.write("u", feats)
+    (tmp_path / "ivectors.txt").write_text("s [ " + " ".join(f"{x:.9g}" for x in ivectors[-1]) + " ]\n")
+    (tmp_path / "utt2spk").write_text("u s\n")
+    nnet = read_nnet(GOLDEN / "final.mdl")
+    priors = np.linspace(0.1, 1, 80, dtype=np.float32)
+    write_nnet(replace(nnet, priors=priors), tmp_path / "final.mdl", contexts=(9, 9))
+    expected = compute(Nnet3(nnet), feats, ivectors[-1], ComputeConfig())
+    given = ["nnet3", "compute", f"--ivectors=ark:{tmp_path}/ivectors.txt", f"--utt2spk=ark:{tmp_path}/utt2spk"]
+    files = [tmp_path / "final.mdl", f"ark:{tmp_path}/feats.ark", f"ark:{tmp_path}/out.ark"]
+    for options, wanted in (([], expected), (["--use-priors=true"], expected - np.log(priors)),
+                            (["--use-priors", "--acoustic-scale=0.1"], 0.1 * (expected - np.log(priors))),
+                            (["--apply-exp", "true"], np.exp(expected))):
+        assert run(*given, *options, *files)[0] == 0
+        np.testing.assert_allclose(dict(read_mats(f"ark:{tmp_path}/out.ark"))["u"], wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("config, what", [
+    ("<Nnet3>\ninput-node name=input dim=2\n\n", "expected '<Nnet3> ' and the end of the line"),
+    ("<Nnet3> \n\n<NumComponents> 0 </Nnet3> ", "has no nodes"),
+])
+def test_odd_files(tmp_path, config, what):
+    (tmp_path / "a.raw").write_text(config)
+    with pytest.raises(PyserError, match=what):
+        Nnet3(read_nnet(tmp_path / "a.raw"), "a.raw")
+
+
+def test_odd_files_that_are_fine(tmp_path):
+    """Line ends of another system, comments, tabs, quotes and white space in the middle."""
+    text = ("<Nnet3> \r\ninput-node name=input dim=2\r\n  \r\ncomponent-node\tname=a component=c  input=\"Sum(input,"
+            "Offset(input, 1))\" # so\r\n\r\n<NumComponents> 1\n<ComponentName> c <NoOpComponent> <Dim> 2 "
+            "<BackpropScale> 1 </NoOpComponent>\n</Nnet3>")
+    (tmp_path / "a.raw").write_bytes(text.encode())
+    nnet = read_nnet(tmp_path / "a.raw")
+    assert nnet.config() == ("input-node name=input dim=2\n"
+                             "component-node name=a component=c input=Sum(input, Offset(input, 1))\n")
+    assert Nnet3(nnet).context("a") == (0, 1)
 
 
 # the network trained here
@@ -199,7 +242,7 @@ def test_run_tdnn_1g_in_kaldis_eyes():
 def test_an_unknown_component_is_named(tmp_path):
     data = (GOLDEN / "noivector.raw").read_bytes().replace(b"<NoOpComponent>", b"<MyOpComponent>", 1)
     (tmp_path / "a.raw").write_bytes(data)
-    what = "component 'tdnnf3.noop' of node 'tdnnf3.noop' is a <MyOpComponent>"
+    what = "component 'tdnnf3.noop' of node 'tdnnf3.noop' is a <MyOpComponent>, which pyser does not know"
     with pytest.raises(PyserError, match=f"^{tmp_path}/a.raw: .*{what}"):
         read_nnet(tmp_path / "a.raw")
     data = (GOLDEN / "noivector.raw").read_bytes().replace(b"<BackpropScale>", b"<BackpropScala>", 1)

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from pyser.cli import options
+from pyser.errors import PyserError
 
 
 @click.group()
@@ -41,6 +42,8 @@ def dump(
     ivectors_scp = options.path_of(ivectors) if ivectors else None
     period = read_period(Path(ivectors_scp).parent) if ivectors_scp else 10
     target = Wspecifier.parse(wspecifier)
+    if not target.scp or not target.binary or target.ark in ("", "-", target.scp) or "|" in wspecifier:
+        raise PyserError(f"'{wspecifier}': a dump goes to two files, ark,scp:FILE.ark,FILE.scp")
     config = ComputeConfig(node, frames_per_chunk, subsampling, period, fast)
     print(run(model, options.path_of(feats_rspecifier), target.ark, target.scp, ivectors_scp, config, compress, max_dropped,
               Device(**device)))

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 
@@ -38,19 +39,26 @@ class ResumableWriter:
         try:
             self.ark.parent.mkdir(parents=True, exist_ok=True)
             self.scp.parent.mkdir(parents=True, exist_ok=True)
-            state = read_json(self._progress) if self._progress.exists() else {}
-            if state.get("identity") != self._fresh["identity"] or not all(path.exists() for path in self._paths):
-                state = self._fresh
-            self.state = dict(state)
+            self.state = dict(self._left_by_last_run() or self._fresh)
+            if not self.position:
+                self._progress.unlink(missing_ok=True)  # (of another run: it would count what this one writes as its own)
             self._files = [open(path, "r+b" if self.position else "wb") for path in self._paths]
             for file, size in zip(self._files, (self.state["bytes"], self.state["lines"]), strict=True):
-                if file.seek(0, os.SEEK_END) < size:
-                    raise PyserError(f"{file.name}: shorter than its progress file says; remove both and start again")
                 file.truncate(file.seek(size))
         except OSError as error:
             raise self._failed(error) from None
         self._since = time.monotonic()
         return self
+
+    def _left_by_last_run(self) -> dict[str, Any] | None:
+        try:
+            state = read_json(self._progress)
+            sizes = [path.stat().st_size for path in self._paths]
+            whole = [state["bytes"], state["lines"]]
+            return dict(state) if state.keys() == self._fresh.keys() and state["identity"] == self._fresh["identity"] \
+                and all(size >= least for size, least in zip(sizes, whole, strict=True)) else None
+        except (PyserError, OSError, AttributeError, KeyError, TypeError):
+            return None  # (no such files, or not what this class wrote)
 
     def _failed(self, error: OSError) -> PyserError:
         return PyserError(f"cannot write {self.ark}: {error.strerror or error}; check space and permissions")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,8 +13,10 @@ import numpy as np
 import torch
 
 from pyser.errors import Dropped, PyserError
-from pyser.files import read_lines
+from pyser.kaldi.maps import read_map
 from pyser.kaldi.resumable import ResumableWriter, describe
+from pyser.kaldi.specifier import split_range
+from pyser.kaldi.stream import split_offset
 from pyser.kaldi.tables import MatrixTable, MatrixWriter, VectorTable, read_mats, read_scp
 from pyser.nn.compute import ComputeConfig, check, compute_batch
 from pyser.nn.model_io import load_nnet3, model_file
@@ -87,28 +90,81 @@ def _outputs(
     return [(utt, output) for (utt, _, _), output in zip(waiting, outputs, strict=True)]
 
 
-def compute_table(
-    model: Nnet3, feats: str, wspecifier: str, ivectors: str | None, utterance_ivectors: str | None, config: ComputeConfig,
-    compress: bool | int = False, apply_exp: bool = False, max_dropped: float = 0.05, allow_pipes: bool = False,
-) -> str:
-    """nnet3-compute: any rspecifier to any wspecifier; returns the closing line.
+class IvectorTable(Mapping[str, np.ndarray]):
+    """Utterance -> i-vectors: (rows, dim), or (dim,) of the utterance or of its speaker."""
 
-    ivectors: rspecifier of online i-vectors (rows, dim); utterance_ivectors: of one vector (dim,) for each utterance.
-    """
+    def __init__(self, table: Mapping[str, np.ndarray], utt2spk: Mapping[str, str] | None = None):
+        self.table, self.utt2spk = table, utt2spk
+
+    @classmethod
+    def open(
+        cls, online: str | None, vectors: str | None, utt2spk: str | None = None, allow_pipes: bool = False
+    ) -> IvectorTable | None:
+        """Of the rspecifier that is given, `online` (matrices) or `vectors`; None if neither is."""
+        if online:
+            return cls(MatrixTable(online, allow_pipes))
+        if not vectors:
+            return None
+        return cls(VectorTable(vectors, allow_pipes), read_map(utt2spk, allow_pipes) if utt2spk else None)
+
+    def _key(self, utt: str) -> str:
+        return utt if self.utt2spk is None else self.utt2spk.get(utt, "")
+
+    def __getitem__(self, utt: str) -> np.ndarray:
+        return self.table[self._key(utt)]
+
+    def __contains__(self, utt: object) -> bool:
+        return self._key(str(utt)) in self.table
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.table if self.utt2spk is None else self.utt2spk)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+
+@dataclass(frozen=True)
+class Output:
+    """What is done to a node's output, as by nnet3-compute's options of these names, and how it is stored."""
+
+    compress: bool | int = False
+    use_priors: bool = False
+    acoustic_scale: float = 1.0
+    apply_exp: bool = False
+
+    def of(self, output: np.ndarray, priors: np.ndarray) -> np.ndarray:
+        """output (T, D); priors (D,) of the model, or empty."""
+        if self.use_priors and len(priors):
+            if len(priors) != output.shape[1]:
+                raise PyserError(f"the model has {len(priors)} priors, the node {output.shape[1]} columns; no --use-priors")
+            output = output - np.log(priors)
+        if self.acoustic_scale != 1.0:
+            output = output * np.float32(self.acoustic_scale)
+        return np.exp(output) if self.apply_exp else output
+
+
+def compute_table(
+    model: Nnet3, feats: str, wspecifier: str, ivectors: Mapping[str, np.ndarray] | None, config: ComputeConfig,
+    output: Output = Output(), max_dropped: float = 0.05, allow_pipes: bool = False,  # noqa: B008 (frozen)
+) -> str:
+    """nnet3-compute: any rspecifier of features to any wspecifier; returns the closing line."""
     model.full_name(config.node)  # a wrong name fails here, before any work
-    table: Mapping[str, np.ndarray] | None = None
-    if ivectors or utterance_ivectors:
-        table = (MatrixTable(ivectors, allow_pipes) if ivectors
-                 else VectorTable(str(utterance_ivectors), allow_pipes))
     dropped = Dropped(f"{config.node} of {feats}", max_dropped)
-    with MatrixWriter(wspecifier, compress, allow_pipes=allow_pipes) as writer:
-        for group in groups(model, read_mats(feats, allow_pipes), table, config):
+    with MatrixWriter(wspecifier, output.compress, allow_pipes=allow_pipes) as writer:
+        for group in groups(model, read_mats(feats, allow_pipes), ivectors, config):
             for utt, reason in group.dropped:
                 dropped.add(utt, reason)
-            for utt, output in group.outputs:
-                writer.write(utt, np.exp(output) if apply_exp else output)
+            for utt, matrix in group.outputs:
+                writer.write(utt, output.of(matrix, model.nnet.priors))
         line = dropped.finish(writer.count + sum(dropped.reasons.values()))
     return line
+
+
+def _identity_of(entries: Mapping[str, str]) -> bytes:
+    """What tells an scp file and the archives behind it from others."""
+    archives = sorted({split_offset(split_range(entry)[0])[0] for entry in entries.values()})
+    stats = [(stat.st_size, stat.st_mtime_ns) for archive in archives if (stat := os.stat(archive))]
+    return f"{entries} {archives} {stats}".encode()
 
 
 def dump(
@@ -120,10 +176,11 @@ def dump(
     model = load(model_path, device)
     model.full_name(config.node)
     entries = read_scp(feats_scp)
-    identity = hashlib.sha256(f"{config} {compress} {device}".encode())
+    identity = hashlib.sha256(f"{config} {compress} {model.device} {model.dtype}".encode())
     identity.update(model_file(model_path).read_bytes())
     for list_ in (feats_scp, ivectors_scp):
-        identity.update("\n".join(read_lines(list_)).encode() if list_ else b"")
+        if list_:
+            identity.update(_identity_of(read_scp(list_)))
     dropped = Dropped(f"{config.node} of {feats_scp}", max_dropped)
     table = MatrixTable(f"scp:{ivectors_scp}") if ivectors_scp else None
     feats = MatrixTable(f"scp:{feats_scp}")

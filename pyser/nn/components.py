@@ -33,7 +33,7 @@ class Layer(nn.Module):
 
 
 class Identity(Layer):
-    """Dropout of all kinds and NoOp: nothing in test mode."""
+    """NoOp, and dropout that does nothing in test mode."""
 
     def forward(self, x: Tensor, overwrite: bool = False) -> Tensor:
         return x
@@ -51,6 +51,8 @@ class Affine(Layer):
     def __init__(
         self, weight: np.ndarray, bias: np.ndarray | None, offsets: Sequence[int] = (0,), trained: bool = True
     ):
+        _want(len(offsets) > 0 and weight.size > 0 and weight.shape[1] % len(offsets) == 0, "columns that fit the offsets")
+        _want(bias is None or len(bias) in (0, len(weight)), "a bias for each row")
         super().__init__(weight.shape[1] // len(offsets), weight.shape[0])
         self.offsets = tuple(offsets)
         _set(self, "weight", weight, trained)
@@ -82,11 +84,17 @@ class Affine(Layer):
 
 
 def _set(layer: Layer, name: str, value: np.ndarray | None, trained: bool) -> None:
+    _want(value is None or bool(np.isfinite(value).all()), "numbers; some are infinite or none")
     tensor = None if value is None else torch.from_numpy(np.array(value, np.float32))
     if trained:
         layer.register_parameter(name, None if tensor is None else nn.Parameter(tensor))
     else:
         layer.register_buffer(name, tensor)
+
+
+def _want(good: bool, what: str) -> None:
+    if not good:
+        raise ValueError(f"expected {what}")
 
 
 def matmul(x: Tensor, weight: Tensor) -> Tensor:
@@ -106,13 +114,15 @@ def matmul(x: Tensor, weight: Tensor) -> Tensor:
 class RepeatedAffine(Layer):
     """The same map for each block of columns (weight (out, in)) or, with weight (blocks, out, in), one for each."""
 
+    weight: Tensor
+    bias: Tensor
+
     def __init__(self, weight: np.ndarray, bias: np.ndarray, blocks: int):
-        per_block = weight.shape[1]
-        out = weight.shape[0] if weight.ndim == 2 else weight.shape[0] * weight.shape[1]
-        super().__init__(blocks * weight.shape[-1], blocks * per_block if weight.ndim == 3 else blocks * out)
+        _want(blocks > 0 and weight.size > 0 and len(bias) == weight.size // weight.shape[-1], "a bias for each row")
+        super().__init__(blocks * weight.shape[-1], blocks * weight.shape[-2])
         self.blocks = blocks
-        self.weight = nn.Parameter(torch.from_numpy(np.array(weight, np.float32)))
-        self.bias = nn.Parameter(torch.from_numpy(np.array(bias, np.float32)))
+        _set(self, "weight", weight, trained=True)
+        _set(self, "bias", bias, trained=True)
 
     def forward(self, x: Tensor, overwrite: bool = False) -> Tensor:
         x = x.unflatten(2, (self.blocks, -1))
@@ -129,6 +139,8 @@ class ScaleOffset(Layer):
 
     def __init__(self, dim: int, scale: np.ndarray | None, offset: np.ndarray | None, trained: bool = True):
         super().__init__(dim, dim)
+        for value in (scale, offset):
+            _want(dim > 0 and (value is None or len(value) > 0 and dim % len(value) == 0), "as many numbers as columns")
         _set(self, "scale", None if scale is None else np.resize(scale, dim), trained)
         _set(self, "offset", None if offset is None else np.resize(offset, dim), trained)
 
@@ -145,6 +157,7 @@ class Nonlinearity(Layer):
     """ReLU, sigmoid, tanh, softmax or log-softmax, by the component's type."""
 
     def __init__(self, dim: int, kind: str):
+        _want(dim > 0, "at least one column")
         super().__init__(dim, dim)
         self.kind = kind
 
@@ -165,6 +178,7 @@ class Normalize(Layer):
     of what it was."""
 
     def __init__(self, dim: int, block_dim: int, target_rms: float, add_log_stddev: bool):
+        _want(dim > 0 and block_dim > 0 and dim % block_dim == 0 and target_rms > 0, "a block size that divides the columns")
         super().__init__(dim, dim + (dim // block_dim if add_log_stddev else 0))
         self.block_dim, self.target_rms, self.add_log_stddev = block_dim, target_rms, add_log_stddev
 
@@ -181,6 +195,10 @@ class Normalize(Layer):
 class Pnorm(Layer):
     """The 2-norm of each group of columns."""
 
+    def __init__(self, in_dim: int, out_dim: int):
+        _want(out_dim > 0 and in_dim > 0 and in_dim % out_dim == 0, "groups of equal size")
+        super().__init__(in_dim, out_dim)
+
     def forward(self, x: Tensor, overwrite: bool = False) -> Tensor:
         return x.unflatten(2, (self.out_dim, -1)).norm(dim=3)
 
@@ -189,6 +207,7 @@ class SumGroup(Layer):
     """Sums of consecutive groups of columns, of given sizes."""
 
     def __init__(self, sizes: np.ndarray):
+        _want(len(sizes) > 0 and int(sizes.min()) > 0, "sizes above zero")
         super().__init__(int(sizes.sum()), len(sizes))
         self.register_buffer("group", torch.from_numpy(np.repeat(np.arange(len(sizes)), sizes)))
 
@@ -200,6 +219,7 @@ class Blocks(Layer):
     """Blocks of out_dim columns added up (and scaled), or multiplied with each other."""
 
     def __init__(self, in_dim: int, out_dim: int, scale: float = 1.0, product: bool = False):
+        _want(out_dim > 0 and in_dim > 0 and in_dim % out_dim == 0, "blocks of equal size")
         super().__init__(in_dim, out_dim)
         self.scale, self.product = scale, product
 
@@ -212,6 +232,7 @@ class Permute(Layer):
     """Column i of the output is column column_map[i] of the input."""
 
     def __init__(self, column_map: np.ndarray):
+        _want(len(column_map) > 0 and np.array_equal(np.sort(column_map), np.arange(len(column_map))), "every column once")
         super().__init__(len(column_map), len(column_map))
         self.register_buffer("column_map", torch.from_numpy(column_map.astype(np.int64)))
 
@@ -222,12 +243,15 @@ class Permute(Layer):
 class Constant(Layer):
     """The same frame whatever the input is."""
 
+    output: Tensor
+
     def __init__(self, in_dim: int, output: np.ndarray):
         super().__init__(in_dim, len(output))
-        self.output = nn.Parameter(torch.from_numpy(np.array(output, np.float32)))
+        _set(self, "output", output, trained=True)
 
     def forward(self, x: Tensor, overwrite: bool = False) -> Tensor:
-        return self.output.expand(*x.shape[:2], -1)
+        y = self.output.expand(*x.shape[:2], -1)
+        return y if torch.is_grad_enabled() else y.clone()  # (the next layer may overwrite it)
 
 
 def make_layer(component: Component, name: str) -> Layer:
@@ -265,7 +289,7 @@ def make_layer(component: Component, name: str) -> Layer:
         if kind == "SumGroupComponent":
             return SumGroup(get("Sizes"))
         if kind == "SumBlockComponent":
-            return Blocks(get("InputDim"), get("OutputDim"), scale=get("Scale"))
+            return Blocks(get("InputDim"), get("OutputDim"), scale=float(get("Scale")))
         if kind == "ElementwiseProductComponent":
             return Blocks(get("InputDim"), get("OutputDim"), product=True)
         if kind == "PermuteComponent":
@@ -275,7 +299,13 @@ def make_layer(component: Component, name: str) -> Layer:
         if kind in ("RectifiedLinearComponent", "SigmoidComponent", "TanhComponent", "SoftmaxComponent",
                     "LogSoftmaxComponent"):
             return Nonlinearity(get("Dim"), kind)
-        return Identity(get("Dim"), get("Dim"))  # NoOp, dropout, gradient clipping
+        scale = 1.0
+        if kind == "DropoutComponent":  # (the others of its kind leave the mean as it is)
+            scale = 1.0 - get("DropoutProportion", 0.0)
+        elif kind == "BackpropTruncationComponent":
+            scale = get("Scale", 1.0)
+        _want(get("Dim") > 0, "at least one column")
+        return Identity(get("Dim"), get("Dim")) if scale == 1.0 else ScaleOffset(get("Dim"), np.array([scale]), None, False)
     except (AttributeError, TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
         raise ValueError(f"component '{name}' ({kind}): fields are missing or do not fit ({error})") from None
 
@@ -284,7 +314,8 @@ def _batch_norm(component: Component) -> Layer:
     """target_rms (x - mean) / sqrt(var + epsilon); the statistics may be those of a block of columns."""
     get = component.get
     mean, var = (np.asarray(get(name), np.float64) for name in ("StatsMean", "StatsVar"))
-    if not len(mean):
+    if not len(mean) or get("Count", 0.0) <= 0:
         raise ValueError("batch-norm without statistics; the network was never trained")
+    _want(len(mean) == len(var) == get("BlockDim", get("Dim")), "statistics of BlockDim columns")
     scale = get("TargetRms") * (np.maximum(var, 0.0) + get("Epsilon")) ** -0.5
     return ScaleOffset(get("Dim"), scale, -mean * scale, trained=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ ROWS_AT_ONCE = {"cpu": 512, "cuda": 65536}  # of output; on a CPU so few that a 
 @dataclass(frozen=True)
 class ComputeConfig:
     """Options of nnet3-compute, by their names there. frames_per_chunk is raised to a multiple of
-    frame_subsampling_factor.
+    frame_subsampling_factor and of the network's modulus.
 
     fast: not Kaldi's numbers. One i-vector, the last, serves the whole utterance, so that chunks can be long; without
     i-vectors the numbers are the same.
@@ -34,11 +35,16 @@ class ComputeConfig:
     online_ivector_period: int = 10
     fast: bool = False
 
-    @property
-    def chunk(self) -> int:
-        """Frames of a chunk."""
-        factor = self.frame_subsampling_factor
-        return -(-(max(FAST_CHUNK, self.frames_per_chunk) if self.fast else self.frames_per_chunk) // factor) * factor
+    def __post_init__(self) -> None:
+        for name in ("frames_per_chunk", "frame_subsampling_factor", "online_ivector_period"):
+            if getattr(self, name) < 1:
+                raise PyserError(f"--{name.replace('_', '-')}={getattr(self, name)}: expected at least 1")
+
+    def chunk(self, modulus: int) -> int:
+        """Frames of a chunk of a network with this modulus: a multiple of it and of the subsampling."""
+        wanted = max(FAST_CHUNK, self.frames_per_chunk) if self.fast else self.frames_per_chunk
+        unit = math.lcm(modulus, self.frame_subsampling_factor)
+        return -(-wanted // unit) * unit
 
 
 @dataclass
@@ -71,7 +77,7 @@ def compute_batch(
     chunks = []
     for number, (x, rows) in enumerate(zip(feats, ivectors, strict=True)):
         check(model, x, rows, config)
-        chunks += _chunks(number, x, rows, config)
+        chunks += _chunks(number, x, rows, config, model.modulus)
     factor = config.frame_subsampling_factor
     outputs = [np.empty((-(-len(x) // factor), model.dims[node]), np.float32) for x in feats]
     device, dtype = model.device, model.dtype
@@ -95,8 +101,12 @@ def check(model: Nnet3, feats: np.ndarray, ivectors: np.ndarray | None, config: 
     if not len(feats):
         raise PyserError("no frames; the utterance is too short for a single feature frame")
     dim = model.input_dim("input")
+    if not dim:
+        raise PyserError("the network has no input node called 'input'; that is where features go")
     if feats.ndim != 2 or feats.shape[1] != dim:
-        raise PyserError(f"features have {feats.shape[-1]} columns, the network was trained on {dim}")
+        raise PyserError(f"features of {feats.shape[-1]} columns, the network was trained on {dim}")
+    if ivectors is not None and ivectors.ndim not in (1, 2):
+        raise PyserError(f"i-vectors of shape {ivectors.shape}; expected rows of them, or one")
     given, wanted = 0 if ivectors is None else ivectors.shape[-1], model.input_dim("ivector")
     if given != wanted:
         what = f"i-vectors of {given}" if given else "no i-vectors"
@@ -104,24 +114,27 @@ def check(model: Nnet3, feats: np.ndarray, ivectors: np.ndarray | None, config: 
     if not np.isfinite(feats).all() or ivectors is not None and not np.isfinite(ivectors).all():
         raise PyserError("not a number or infinite in the features or i-vectors; compute them again")
     if ivectors is not None and ivectors.ndim == 2:
-        last = _row((len(feats) - 1) // config.chunk * config.chunk, len(feats), config)
-        if not len(ivectors) or (last - len(ivectors) + 1) * config.online_ivector_period > IVECTOR_SLACK:
-            raise PyserError(f"{len(ivectors)} rows of i-vectors, one every {config.online_ivector_period} frames, are too "
-                             f"few for {len(feats)} frames; extract them again, or correct --online-ivector-period")
+        chunk, period = config.chunk(model.modulus), config.online_ivector_period
+        missing = _row((len(feats) - 1) // chunk * chunk, len(feats), config, chunk) - len(ivectors) + 1
+        if not len(ivectors) or missing * period > IVECTOR_SLACK:
+            raise PyserError(f"{len(ivectors)} rows of i-vectors, one every {period} frames, are too few for {len(feats)} "
+                             "frames; extract them again, or correct --online-ivector-period")
 
 
-def _row(start: int, length: int, config: ComputeConfig) -> int:
+def _row(start: int, length: int, config: ComputeConfig, chunk: int) -> int:
     """Row of the i-vectors for the chunk that begins with frame `start` of `length`: that of the middle of its outputs."""
-    frames = min(config.chunk, length - start)
+    frames = min(chunk, length - start)
     last = (frames - 1) // config.frame_subsampling_factor * config.frame_subsampling_factor
     return (start + last // 2) // config.online_ivector_period
 
 
-def _chunks(number: int, feats: np.ndarray, ivectors: np.ndarray | None, config: ComputeConfig) -> list[_Chunk]:
-    rows = 0 if ivectors is None or ivectors.ndim == 1 else len(ivectors) - 1
-    return [_Chunk(number, start, min(config.chunk, len(feats) - start),
-                   rows if config.fast else min(_row(start, len(feats), config), rows))
-            for start in range(0, len(feats), config.chunk)]
+def _chunks(
+    number: int, feats: np.ndarray, ivectors: np.ndarray | None, config: ComputeConfig, modulus: int
+) -> list[_Chunk]:
+    rows, chunk = 0 if ivectors is None or ivectors.ndim == 1 else len(ivectors) - 1, config.chunk(modulus)
+    return [_Chunk(number, start, min(chunk, len(feats) - start),
+                   rows if config.fast else min(_row(start, len(feats), config, chunk), rows))
+            for start in range(0, len(feats), chunk)]
 
 
 def _inputs(

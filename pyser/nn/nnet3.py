@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import count
 from typing import cast
 
 import numpy as np
@@ -20,9 +19,10 @@ from pyser.errors import PyserError
 from pyser.kaldi.nnet3 import descriptor as d
 from pyser.kaldi.nnet3.nnet import ComponentNode, DimRangeNode, InputNode, Nnet, OutputNode, ReadingNode
 from pyser.nn.components import Affine, Identity, Layer, make_layer
+from pyser.nn.evaluate import TEMPLATE, Frames, Values, evaluate, fresh, take, take_node
 
-Frames = d.Frames
-Values = dict[str, Tensor]  # node -> (frames, chunks, columns)
+WINDOWS = (40, 160, 640, 2560)  # frames of input to try a network on
+MAX_MODULUS = 200
 SHORT_FORMS = ("", ".noop", ".dropout", ".batchnorm", ".renorm", ".relu")
 
 
@@ -45,17 +45,19 @@ class Plan:
 
 
 class Nnet3(nn.Module):
-    """A network in test mode; `nnet` is what it was made of. `layers` holds the components by name, dots as `__`."""
+    """A network in test mode; `nnet` is what it was made of. `layers` holds the components in its order."""
 
     def __init__(self, nnet: Nnet, path: str = "network"):
         super().__init__()
         self.nnet = nnet
         try:
-            layers = {name: make_layer(component, name) for name, component in nnet.components.items()}
+            self.layers = nn.ModuleList(make_layer(component, name) for name, component in nnet.components.items())
         except ValueError as error:
             raise PyserError(f"{path}: {error}") from None
-        self.layers = nn.ModuleDict({name.replace(".", "__"): layer for name, layer in layers.items()})
+        self._places = {name: place for place, name in enumerate(nnet.components)}
         self._order = self._topological_order(path)
+        if not nnet.nodes or self.modulus > MAX_MODULUS:
+            raise PyserError(f"{path}: " + (f"a modulus of {self.modulus} is too large" if nnet.nodes else "has no nodes"))
         self.dims: dict[str, int] = {}
         for name in self._order:
             self.dims[name] = self._dim(name, path)
@@ -80,7 +82,7 @@ class Nnet3(nn.Module):
 
     def layer(self, component: str) -> Layer:
         """The module of a component."""
-        return cast(Layer, self.layers[component.replace(".", "__")])
+        return cast(Layer, self.layers[self._places[component]])
 
     def input_dim(self, name: str) -> int:
         """Columns of an input node, 0 if the network has none of that name."""
@@ -196,17 +198,27 @@ class Nnet3(nn.Module):
     # which frames are needed
 
     def context(self, node: str) -> tuple[int, int]:
-        """Frames of the input before and after a frame of `node` (ComputeSimpleNnetContext)."""
+        """Frames of the input before and after a frame of `node`: those that are lost at the ends of an input that begins and
+        ends anywhere (ComputeSimpleNnetContext)."""
         if node not in self._contexts:
-            modulus = self.modulus
-            frames = [self._needed(node, np.array([t]), None).get("input", np.zeros(0, int)) for t in range(modulus)]
-            before = [max(0, *(t - read)) if len(read) else 0 for t, read in enumerate(frames)]
-            after = [max(0, *(read - t)) if len(read) else 0 for t, read in enumerate(frames)]
-            # The first and the last frame that can be computed of an input that begins and ends anywhere.
-            left = max(next(t for t in count() if before[(start + t) % modulus] <= t) for start in range(modulus))
-            right = max(next(t for t in count() if after[(end - t) % modulus] <= t) for end in range(modulus))
-            self._contexts[node] = int(left), int(right)
+            for size in WINDOWS:
+                lost = [self._lost(node, start, start + size) for start in range(self.modulus)]
+                if all(left < size for left, _ in lost):
+                    self._contexts[node] = max(left for left, _ in lost), max(right for _, right in lost)
+                    break
+            else:
+                raise PyserError(f"node {node} cannot be computed from {WINDOWS[-1]} frames of input")
         return self._contexts[node]
+
+    def _lost(self, node: str, start: int, stop: int) -> tuple[int, int]:
+        """Of `node`, from the input's frames start … stop - 1: frames before the first that can be computed, and frames from
+        the next on that cannot."""
+        wanted = np.arange(start, stop)
+        there = np.isin(wanted, self._available(node, wanted, start, stop)[node])
+        if not there.any():
+            return len(wanted), len(wanted)
+        first = int(np.argmax(there))
+        return first, 0 if there[first:].all() else len(wanted) - first - int(np.argmin(there[first:]))
 
     def _needed(self, node: str, frames: np.ndarray, available: Frames | None, optional: bool = False) -> Frames:
         """The frames of every node that `frames` of `node` take. Optional ones (IfDefined, Failover) count if `optional`, or
@@ -218,7 +230,8 @@ class Nnet3(nn.Module):
                 continue
             needed[name] = np.unique(np.concatenate(wanted[name]))
             for source, times in self._reads(name, needed[name], available, optional):
-                wanted.setdefault(source, []).append(times)
+                if len(times):
+                    wanted.setdefault(source, []).append(times)
         return needed
 
     def _reads(
@@ -239,7 +252,12 @@ class Nnet3(nn.Module):
             wanted = np.arange(0, frames, step)
             needed = self._needed(node, wanted, None)
             if any(d.has_optional(n.input) for n in self.nnet.nodes.values() if isinstance(n, ReadingNode)):
-                needed = self._needed(node, wanted, self._available(node, wanted))
+                left, right = self.context(node)
+                needed = self._needed(node, wanted, self._available(node, wanted, -left, frames + right))
+            reads = needed.get("input", wanted)
+            if reads.min() < -self.context(node)[0] or reads.max() >= frames + self.context(node)[1]:
+                raise PyserError(f"node {node} reads frames {reads.min()} … {reads.max()} of a chunk of {frames}; take "
+                                 "longer chunks")
             names = [name for name in self._order if name in needed]
             last = {source: name for name in names for source in self._sources(name)}
             roots = self._roots(names)
@@ -264,24 +282,22 @@ class Nnet3(nn.Module):
             node, source = self.nnet.nodes[name], name
             if isinstance(node, DimRangeNode):
                 source = node.input_node
-            elif isinstance(node, ReadingNode) and not _fresh(node.input):
+            elif isinstance(node, ReadingNode) and not fresh(node.input):
                 same = isinstance(node, OutputNode) or isinstance(self.layer(node.component), Identity)
                 source = self._sources(name)[0] if same and self._sources(name) else name
             roots[name] = roots.get(source, name)
         return roots
 
-    def _available(self, node: str, wanted: np.ndarray) -> Frames:
-        """Of all the frames that could be used, those that can be computed from the input of one chunk."""
+    def _available(self, node: str, wanted: np.ndarray, start: int, stop: int) -> Frames:
+        """Of all the frames that could be used, those that can be computed from the input's frames start … stop - 1."""
         possible = self._needed(node, wanted, None, optional=True)
-        left, right = self.context(node)
-        first, last = int(wanted[0]) - left, int(wanted[-1]) + right
         available: Frames = {}
         for name in self._order:
             if name not in possible:
                 continue
             frames, tree = possible[name], self.nnet.nodes[name]
             if isinstance(tree, InputNode):
-                good = (frames >= first) & (frames <= last) if name == "input" else frames == 0
+                good = ((frames >= start) & (frames < stop)) | (name != "input")  # (an i-vector is there at any time)
             elif isinstance(tree, DimRangeNode):
                 good = np.isin(frames, available[tree.input_node])
             else:
@@ -295,17 +311,18 @@ class Nnet3(nn.Module):
     def _run(self, name: str, needed: Frames, unread: set[str]) -> Callable[[Values], Tensor]:
         node, frames = self.nnet.nodes[name], needed[name]
         if isinstance(node, DimRangeNode):
-            source, columns = _getter(needed, node.input_node, frames), slice(node.dim_offset, node.dim_offset + node.dim)
+            source, columns = take_node(needed, node.input_node, frames), slice(node.dim_offset, node.dim_offset + node.dim)
             return lambda values: source(values)[:, :, columns]
         assert isinstance(node, ReadingNode)
         if isinstance(node, OutputNode):
-            return _compile(node.input, frames, needed)
+            return evaluate(node.input, frames, needed, self._descriptor_dim)
         layer = self.layer(node.component)
         if isinstance(layer, Affine):
-            getters = [_compile(part, frames + offset, needed) for offset in layer.offsets for part in d.parts(node.input)]
+            getters = [evaluate(part, frames + offset, needed, self._descriptor_dim)
+                       for offset in layer.offsets for part in d.parts(node.input)]
             return lambda values: layer.combine([get(values) for get in getters])
-        get = _compile(node.input, frames, needed)
-        own = _fresh(node.input) or isinstance(node.input, d.Node) and node.input.name in unread
+        get = evaluate(node.input, frames, needed, self._descriptor_dim)
+        own = fresh(node.input) or isinstance(node.input, d.Node) and node.input.name in unread
         return lambda values: layer(get(values), overwrite=own and not torch.is_grad_enabled())
 
     def forward(self, x: Tensor, ivector: Tensor | None, node: str, step: int = 1) -> Tensor:
@@ -313,10 +330,10 @@ class Nnet3(nn.Module):
         neighbours. -> `node` at their frames 0, step, 2 step …: (ceil(n / step), N, D)."""
         left, right = self.context(node)
         plan = self._plan(node, len(x) - left - right, step)
-        values: Values = {}
+        values: Values = {TEMPLATE: x[:0]}
         for name, frames in plan.inputs.items():
             if name == "input":
-                values[name] = _take(x, frames + left)
+                values[name] = take(x, frames + left)
             elif name == "ivector" and ivector is not None:
                 values[name] = ivector[None].expand(len(frames), -1, -1)
             else:
@@ -328,99 +345,3 @@ class Nnet3(nn.Module):
                 del values[name]
         return values[node]
 
-
-def _fresh(tree: d.Descriptor) -> bool:
-    """Whether the descriptor's value is a new tensor that nobody else reads."""
-    return isinstance(tree, d.Scale | d.Append) or isinstance(tree, d.Sum) and len(tree.sources) > 1
-
-
-def _take(x: Tensor, rows: np.ndarray) -> Tensor:
-    """Rows of the first dimension; a view of `x` where they are evenly spaced."""
-    step = int(rows[1] - rows[0]) if len(rows) > 1 else 1
-    if step > 0 and (np.diff(rows) == step).all():
-        return x[int(rows[0]) : int(rows[-1]) + 1 : step]
-    if step == 0 and (rows == rows[0]).all():
-        return x[int(rows[0]) : int(rows[0]) + 1]  # the same for all frames: whoever needs them all expands it
-    return x[torch.from_numpy(rows).to(x.device)]
-
-
-def _getter(needed: Frames, name: str, frames: np.ndarray) -> Callable[[Values], Tensor]:
-    if np.array_equal(needed[name], frames):
-        return lambda values: values[name]
-    rows = np.searchsorted(needed[name], frames)
-    return lambda values: _take(values[name], rows)
-
-
-def _compile(tree: d.Descriptor, frames: np.ndarray, needed: Frames) -> Callable[[Values], Tensor]:
-    """A function that gives the descriptor's value at `frames`: (frames, chunks, columns), or one frame for all of them."""
-    if isinstance(tree, d.Node):
-        return _getter(needed, tree.name, frames)
-    if isinstance(tree, d.Const):
-        return lambda values: _constant(next(iter(values.values())), tree)
-    if isinstance(tree, d.Switch):
-        return _merge([_compile(source, frames[frames % len(tree.sources) == number], needed)
-                       for number, source in enumerate(tree.sources)],
-                      [np.flatnonzero(frames % len(tree.sources) == number) for number in range(len(tree.sources))])
-    if isinstance(tree, d.IfDefined | d.Failover):
-        first = tree.source if isinstance(tree, d.IfDefined) else tree.first
-        good = d.computable(first, frames, needed)
-        zeros: d.Descriptor = d.Scale(0.0, first)
-        second = tree.second if isinstance(tree, d.Failover) else zeros
-        if good.all():
-            return _compile(first, frames, needed)
-        if isinstance(tree, d.IfDefined):
-            if not good.any():
-                raise PyserError(f"{tree} can nowhere be computed")
-            get, places = _compile(first, frames[good], needed), torch.from_numpy(np.flatnonzero(good))
-            return lambda values: _spread(get(values), places, len(frames))
-        return _merge([_compile(first, frames[good], needed), _compile(second, frames[~good], needed)],
-                      [np.flatnonzero(good), np.flatnonzero(~good)])
-    getters = [_compile(source, d.moved(tree, frames), needed) for source in d.sources(tree)]
-    if isinstance(tree, d.Scale):
-        return lambda values: getters[0](values) * tree.scale
-    if isinstance(tree, d.Append):
-        return lambda values: _append([get(values) for get in getters])
-    if isinstance(tree, d.Sum):
-        return _sum(tree, frames, needed)
-    return getters[0]
-
-
-def _constant(like: Tensor, tree: d.Const) -> Tensor:
-    return like.new_full((1, like.shape[1], tree.dim), tree.value)
-
-
-def _append(parts: list[Tensor]) -> Tensor:
-    frames = max(len(part) for part in parts)
-    return torch.cat([part.expand(frames, -1, -1) for part in parts], dim=2)
-
-
-def _sum(tree: d.Sum, frames: np.ndarray, needed: Frames) -> Callable[[Values], Tensor]:
-    """Scale(a, x) + y in one pass over memory: this is a TDNN-F's bypass connection."""
-    scales = [source.scale if isinstance(source, d.Scale) else 1.0 for source in tree.sources]
-    getters = [_compile(source.source if isinstance(source, d.Scale) else source, frames, needed) for source in tree.sources]
-    order = sorted(range(len(scales)), key=lambda i: scales[i] != 1.0)  # unscaled ones first
-
-    def run(values: Values) -> Tensor:
-        total = getters[order[0]](values)
-        if scales[order[0]] != 1.0:
-            total = total * scales[order[0]]
-        for i in order[1:]:
-            total = torch.add(total, getters[i](values), alpha=scales[i])
-        return total
-
-    return run
-
-
-def _spread(x: Tensor, places: Tensor, frames: int) -> Tensor:
-    return x.new_zeros(frames, *x.shape[1:]).index_copy(0, places.to(x.device), x.expand(len(places), -1, -1))
-
-
-def _merge(getters: list[Callable[[Values], Tensor]], places: list[np.ndarray]) -> Callable[[Values], Tensor]:
-    """Frames that come from several sources, put in order."""
-    order = torch.from_numpy(np.argsort(np.concatenate(places)))
-    used = [(get, len(rows)) for get, rows in zip(getters, places, strict=True) if len(rows)]
-
-    def run(values: Values) -> Tensor:
-        return torch.cat([get(values).expand(count, -1, -1) for get, count in used])[order]
-
-    return run

@@ -40,13 +40,13 @@ def seconds(work: Callable[[], object]) -> float:
 
 def operations(model: Nnet3, node: str, config: ComputeConfig) -> float:
     """Multiplications and additions of all matrix products for FRAMES frames."""
-    plan = model._plan(node, config.chunk, config.frame_subsampling_factor)
+    plan = model._plan(node, config.chunk(1), config.frame_subsampling_factor)
     each = 0.0
     for step in plan.steps:
         layer = model.layer(model.nnet.nodes[step.node].component)  # type: ignore[union-attr]
         if isinstance(layer, Affine):
             each += 2.0 * step.frames * layer.weight.numel()
-    return each * FRAMES / config.chunk
+    return each * FRAMES / config.chunk(1)
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from pyser.errors import PyserError
 from pyser.kaldi.binary import Reader, Writer
 
 UPDATABLE = "LearningRateFactor IsGradient MaxChange L2Regularize LearningRate"
@@ -82,7 +83,10 @@ _EXCEPTIONS = {
     ("LinearComponent", "Params"): "matrix",
     ("PerElementScaleComponent", "Params"): "vector",
     ("NaturalGradientPerElementScaleComponent", "Params"): "vector",
-    ("NoOpComponent", "Count"): "number",
+    ("ClipGradientComponent", "NumElementsClipped"): "integer",
+    ("ClipGradientComponent", "NumElementsProcessed"): "integer",
+    ("ClipGradientComponent", "NumSelfRepaired"): "integer",
+    ("ClipGradientComponent", "NumBackpropped"): "integer",
     ("GeneralDropoutComponent", "TestMode"): "flag",
     ("SpecAugmentTimeMaskComponent", "TestMode"): "flag",
 }
@@ -109,7 +113,8 @@ def read_component(reader: Reader, name: str, nodes: str) -> Component:
     opening = reader.token()
     component = Component(opening.strip("<>"))
     if component.type not in FIELDS:
-        raise reader.fail(f"a component that pyser knows; component '{name}' of node '{nodes}' is a {opening}")
+        raise PyserError(f"{reader.path}: component '{name}' of node '{nodes}' is a {opening[:60]}, which pyser does not "
+                         "know; it computes feed-forward networks without convolutions")
     allowed = set(FIELDS[component.type].split())
     while True:
         token = reader.token()

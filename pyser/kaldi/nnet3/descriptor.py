@@ -9,7 +9,7 @@ A descriptor is parsed into a tree of the frozen dataclasses below; `str` writes
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -137,6 +137,9 @@ Descriptor = Node | Offset | ReplaceIndex | Round | Switch | Scale | Const | Sum
 
 Frames = dict[str, np.ndarray]  # node -> frames of it, sorted
 
+MAX_DEPTH = 100
+MAX_NUMBER = 1_000_000
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _TOKEN = re.compile(r"\s*([(),]|[^\s(),]+)")
 
 
@@ -146,7 +149,7 @@ def parse(text: str) -> Descriptor:
     >>> str(parse("Sum(Scale(0.66,a) , Offset(b.noop, -3))"))
     'Sum(Scale(0.66, a), Offset(b.noop, -3))'
     """
-    if _TOKEN.sub("", text).strip() or text.count("(") > 200:  # (the second keeps the recursion finite)
+    if _TOKEN.sub("", text).strip():
         raise ValueError(f"cannot read '{text[:80]}'")
     parser = _Parser(_TOKEN.findall(text))
     tree = parser.descriptor()
@@ -246,7 +249,7 @@ def computable(tree: Descriptor, frames: np.ndarray, available: Frames) -> np.nd
 class _Parser:
     def __init__(self, tokens: list[str]):
         self.tokens = [*tokens, ""]
-        self.place = 0
+        self.place = self.depth = 0
 
     def take(self) -> str:
         self.place += 1
@@ -257,15 +260,17 @@ class _Parser:
         if found != token:
             raise ValueError(f"expected {repr(token) if token else 'the end'}, found '{found}'")
 
-    def number(self, kind: Callable[[str], float]) -> float:
+    def number(self) -> float:
         token = self.take()
-        try:
-            return kind(token)
-        except ValueError:
-            raise ValueError(f"expected a number, found '{token}'") from None
+        if not _NUMBER.fullmatch(token) or not np.isfinite(float(token)):
+            raise ValueError(f"expected a number, found '{token}'")
+        return float(token)
 
-    def integer(self) -> int:
-        return int(self.number(int))
+    def integer(self, least: int = -MAX_NUMBER) -> int:
+        token = self.take()
+        if not re.fullmatch(r"[-+]?\d{1,9}", token) or not least <= int(token) <= MAX_NUMBER:
+            raise ValueError(f"expected a number, found '{token}'")
+        return int(token)
 
     def many(self) -> tuple[Descriptor, ...]:
         found = [self.descriptor()]
@@ -281,7 +286,11 @@ class _Parser:
                 raise ValueError(f"expected the name of a node, found '{word}'")
             return Node(word)
         self.expect("(")
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise ValueError(f"more than {MAX_DEPTH} descriptors inside each other")
         tree = self.function(word)
+        self.depth -= 1
         self.expect(")")
         return tree
 
@@ -290,9 +299,9 @@ class _Parser:
             many = self.many()
             return Append(many) if word == "Append" else Sum(many) if word == "Sum" else Switch(many)
         if word in ("Scale", "Const"):
-            value = self.number(float)
+            value = self.number()
             self.expect(",")
-            return Scale(value, self.descriptor()) if word == "Scale" else Const(value, self.integer())
+            return Scale(value, self.descriptor()) if word == "Scale" else Const(value, self.integer(least=1))
         if word == "IfDefined":
             return IfDefined(self.descriptor())
         if word not in ("Offset", "ReplaceIndex", "Round", "Failover"):
@@ -302,7 +311,7 @@ class _Parser:
         if word == "Failover":
             return Failover(source, self.descriptor())
         if word == "Round":
-            return Round(source, self.integer())
+            return Round(source, self.integer(least=1))
         if word == "Offset":
             offset = self.integer()
             if self.tokens[self.place] != ",":

@@ -107,25 +107,35 @@ def parse_config(text: str, name: str) -> dict[str, NetworkNode]:
 
 
 def _node(line: str, name: str) -> NetworkNode:
-    kind, _, rest = line.partition(" ")
+    kind, rest = [*line.split(maxsplit=1), ""][:2]
     values: dict[str, str] = {}
     for piece in re.split(r"\s+(?=[A-Za-z][\w-]*=)", rest.strip()):  # (descriptors have spaces, but no `=`)
         key, _, value = piece.partition("=")
-        values[key] = value.strip()
+        values[key] = value.strip().strip("\"'")
     try:
         if kind == "input-node":
-            return InputNode(values["name"], int(values["dim"]))
+            return InputNode(values["name"], _positive(values["dim"]))
         if kind == "component-node":
             return ComponentNode(values["name"], values["component"], descriptors.parse(values["input"]))
         if kind == "dim-range-node":
-            return DimRangeNode(values["name"], values["input-node"], int(values["dim-offset"]), int(values["dim"]))
+            return DimRangeNode(values["name"], values["input-node"], int(values["dim-offset"]),
+                                _positive(values["dim"]))
         if kind == "output-node":
-            return OutputNode(values["name"], descriptors.parse(values["input"]), values.get("objective", "linear"))
+            objective = values.get("objective", "linear")
+            if objective not in ("linear", "quadratic"):
+                raise ValueError(f"objective {objective} is neither linear nor quadratic")
+            return OutputNode(values["name"], descriptors.parse(values["input"]), objective)
     except KeyError as error:
         raise PyserError(f"{name}: '{line[:100]}': {error.args[0]}= is missing") from None
     except ValueError as error:
         raise PyserError(f"{name}: '{line[:100]}': {error}") from None
     raise PyserError(f"{name}: '{line[:100]}': expected input-node, component-node, dim-range-node or output-node")
+
+
+def _positive(text: str) -> int:
+    if not re.fullmatch(r"\d{1,7}", text) or int(text) == 0:
+        raise ValueError(f"expected a number above 0, found '{text}'")
+    return int(text)
 
 
 def read_nnet(path: str | Path) -> Nnet:
@@ -147,9 +157,10 @@ def read_nnet(path: str | Path) -> Nnet:
 
 def _read_network(reader: Reader) -> tuple[dict[str, NetworkNode], dict[str, Component]]:
     reader.expect("<Nnet3>")
-    reader.line()
+    if reader.line().strip("\r"):
+        raise reader.fail("'<Nnet3> ' and the end of the line")
     lines = []
-    while (line := reader.line()).strip():
+    while (line := reader.line()).strip("\r"):
         lines.append(line)
     nodes = parse_config("\n".join(lines), str(reader.path))
     reader.expect("<NumComponents>")
@@ -157,6 +168,8 @@ def _read_network(reader: Reader) -> tuple[dict[str, NetworkNode], dict[str, Com
     for _ in range(reader.int32()):
         reader.expect("<ComponentName>")
         name = reader.token()
+        if name in components:
+            raise PyserError(f"{reader.path}: two components are called '{name}'; the file is damaged")
         nodes_of = [node.name for node in nodes.values() if isinstance(node, ComponentNode) and node.component == name]
         components[name] = read_component(reader, name, ", ".join(nodes_of))
     reader.expect("</Nnet3>")
