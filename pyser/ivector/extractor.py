@@ -58,9 +58,15 @@ def read_extractor(path: str | Path) -> IvectorExtractor:
     reader.expect("<w_vec>")
     weights = reader.vector()
     reader.expect("<M>")
-    projections = np.stack([reader.matrix() for _ in range(reader.int32())])
+    matrices = [reader.matrix() for _ in range(reader.size("a number of Gaussians"))]
     reader.expect("<SigmaInv>")
-    sigma_inv = np.stack([reader.symmetric() for _ in range(len(projections))])
+    inverses = [reader.symmetric() for _ in matrices]
+    if len({matrix.shape for matrix in matrices}) != 1 or not matrices[0].size or len(weights) != len(matrices) \
+            or {len(inverse) for inverse in inverses} != {len(matrices[0])}:
+        raise reader.fail("one matrix and one variance for each Gaussian, all of one size")
+    projections, sigma_inv = np.stack(matrices), np.stack(inverses)
+    if not np.isfinite(projections).all() or not np.isfinite(sigma_inv).all():
+        raise reader.fail("finite numbers")
     reader.expect("<IvectorOffset>")
     offset = reader.real()
     reader.expect("</IvectorExtractor>")

@@ -61,7 +61,11 @@ def transform(matrix: np.ndarray, feats: np.ndarray) -> np.ndarray:
 
 def read_transform(path: str | Path) -> np.ndarray:
     """A final.mat, binary or text."""
-    return Reader(path).matrix()
+    reader = Reader(path)
+    matrix = reader.matrix()
+    if not matrix.size or not np.isfinite(matrix).all():
+        raise reader.fail("a matrix of finite numbers")
+    return matrix
 
 
 def write_transform(matrix: np.ndarray, path: str | Path) -> None:

@@ -191,8 +191,10 @@ def read_diag_gmm(path: str | Path) -> DiagGmm:
     reader.expect("<INV_VARS>")
     inverse = reader.matrix()
     reader.expect("</DiagGMM>")
-    if scaled.shape != inverse.shape or len(weights) != len(scaled) or not (inverse > 0).all():
-        raise reader.fail("weights, means and positive variances of matching sizes")
+    fits = scaled.shape == inverse.shape and len(weights) == len(scaled)
+    if not fits or not all(np.isfinite(part).all() for part in (weights, scaled, inverse)) or not (inverse > 0).all() \
+            or not (weights > 0).all():
+        raise reader.fail("positive weights, means and positive variances of matching sizes")
     return DiagGmm(weights, scaled / inverse, 1 / inverse)
 
 

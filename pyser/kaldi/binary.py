@@ -152,7 +152,8 @@ class Reader:
 
     def matrix(self) -> np.ndarray:
         """(rows, cols) float64, of whatever precision or compression it is stored in."""
-        return self.native_matrix().astype(np.float64)
+        with np.errstate(invalid="ignore"):  # (a signalling NaN; whoever wants finite numbers looks for them)
+            return self.native_matrix().astype(np.float64)
 
     def native_matrix(self) -> np.ndarray:
         """(rows, cols) in the precision it is stored in: float64 for `DM` and text, else float32."""
@@ -192,7 +193,8 @@ class Reader:
         if kind not in ("FV", "DV"):
             raise self.fail("a vector")
         self.token()
-        return self._reals(kind, self.size("a dimension")).astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            return self._reals(kind, self.size("a dimension")).astype(np.float64)
 
     def symmetric(self) -> np.ndarray:
         """(dim, dim) float64, from the packed lower triangle."""
