@@ -12,17 +12,22 @@ import numpy as np
 import pytest
 
 from pyser.errors import PyserError
+from pyser.kaldi.maps import read_map
+from pyser.kaldi.objects import KINDS
 from pyser.kaldi.tables import (
     MatrixTable,
     MatrixWriter,
+    TableWriter,
     VectorTable,
     load_mat,
     load_vec,
     read_ints,
     read_mats,
+    read_objects,
     read_posts,
     read_scp,
     read_table,
+    read_vecs,
 )
 
 GOLDEN = Path(__file__).parent / "golden/tables"
@@ -306,9 +311,10 @@ def test_sorted_archives_are_read_alongside(tmp_path):
 
 def test_unsorted_and_repeated_keys(tmp_path):
     for rspecifier in table_of(tmp_path, "a", "c", "b"):
+        assert len(list(read_mats(rspecifier.replace(":", ",s,cs:", 1)))) == 3  # front to back order makes no difference
+        assert len(MatrixTable(rspecifier.replace(":", ",s,ns:", 1))) == 3
         with pytest.raises(PyserError, match="t.(ark|scp): b comes after c"):
-            list(read_mats(rspecifier.replace(":", ",s:", 1)))
-        assert len(list(read_mats(rspecifier.replace(":", ",s,ns:", 1)))) == 3
+            MatrixTable(rspecifier.replace(":", ",s:", 1))
         with pytest.raises(PyserError, match="b comes after c"):
             MatrixTable(rspecifier.replace(":", ",s,cs:", 1)).get("z")
     for rspecifier in table_of(tmp_path, "a", "a"):
@@ -355,3 +361,118 @@ def test_writing_to_the_files_of_an_scp_file(tmp_path):
 def test_keys_that_cannot_be_read_back(tmp_path, key):
     with pytest.raises(PyserError, match="not a key"), writer_to(tmp_path) as writer:
         writer.write(key, ROWS)
+
+
+# names, numbers and outputs that are refused, or that only look odd
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value, compress", [
+    (np.full((2, 2), 1e300), False), (np.full((2, 2), 1e39), 2),
+    (np.array([[-3e38, 3e38]]), 1), (np.array([[-3e38, 3e38]]), 5),
+    (np.full((9, 1), 3e38), 2), (np.array([[0], [1e37]] * 9), 2),
+])
+def test_numbers_too_large_are_refused(tmp_path, value, compress):
+    with pytest.raises(PyserError, match="^u: numbers .*(too large|too far apart)"):
+        with writer_to(tmp_path, compress=compress) as writer:
+            writer.write("u", value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.filterwarnings("error")
+def test_numbers_of_text_that_single_precision_does_not_hold(tmp_path):
+    (tmp_path / "t").write_text("a [ 1e300 -1e999 ]\n")
+    assert dict(read_vecs(f"ark:{tmp_path}/t"))["a"].tolist() == [np.inf, -np.inf]
+    with TableWriter(f"ark:{tmp_path}/f", KINDS["float"]) as writer, pytest.raises(PyserError, match="^a: numbers too large"):
+        writer.write("a", 1e300)
+    (tmp_path / "t").write_text("a [ 1_0 ]\n")
+    with pytest.raises(PyserError, match="t: a: byte .*expected numbers"):
+        list(read_vecs(f"ark:{tmp_path}/t"))
+    (tmp_path / "t").write_text("a 1_0\n")
+    for kind in ("integers", "int32", "float"):
+        with pytest.raises(PyserError, match="t: a: byte .*expected"):
+            list(read_objects(f"ark:{tmp_path}/t", KINDS[kind]))
+
+
+@pytest.mark.parametrize("value", [np.zeros(3), np.zeros((1, 2, 3)), np.ones((1, 2), complex), np.array([["a"]])])
+def test_what_is_no_matrix_is_refused(tmp_path, value):
+    for compress in (False, True):
+        with pytest.raises(PyserError, match="^u: an array .* is no matrix"):
+            with writer_to(tmp_path, compress=compress) as writer:
+                writer.write("u", value)
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_matrices_without_elements_are_0_by_0(tmp_path, compress):
+    with writer_to(tmp_path, compress=compress) as writer:
+        writer.write("a", np.zeros((0, 5)))
+        writer.write("b", np.zeros((5, 0)))
+    assert [matrix.shape for _, matrix in read_mats(f"scp:{tmp_path}/f.scp")] == [(0, 0)] * 2
+
+
+@pytest.mark.parametrize("name", ["x |", "a|b", "x.ark:12", " x", "x\t", " | cat", "ark:x", "scp,p:x", "x\0y"])
+def test_names_that_are_no_output(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(PyserError) as caught, MatrixWriter("ark:" + name, allow_pipes=True):
+        pass
+    assert "\n" not in str(caught.value) and list(tmp_path.iterdir()) == []
+
+
+def test_an_scp_file_to_write_to_leads_to_any_output(tmp_path, monkeypatch, capfdbinary):
+    lines = f"a {tmp_path}/a.gz\nb -\nc | cat > {tmp_path}/c\nd {tmp_path}/d:5\n"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines.encode())))
+    with MatrixWriter("scp,p:-", compress=False, allow_pipes=True) as writer:
+        for key in "abcx":
+            writer.write(key, ROWS)
+        with pytest.raises(PyserError, match="^-: d: .*d:5.*can only be read"):
+            writer.write("d", ROWS)
+        assert writer.count == 3  # (x is not in the script)
+    assert gzip.decompress((tmp_path / "a.gz").read_bytes()) == float_matrix(ROWS) == (tmp_path / "c").read_bytes()
+    assert capfdbinary.readouterr().out == float_matrix(ROWS)
+    (tmp_path / "w.scp").write_text(f"a | touch {tmp_path}/ran\n")
+    with pytest.raises(PyserError, match="w.scp: a: .*pipes are not run"), MatrixWriter(f"scp:{tmp_path}/w.scp") as writer:
+        writer.write("a", ROWS)
+    (tmp_path / "w.scp").write_text("a\n")
+    with pytest.raises(PyserError, match="no file after the key"), MatrixWriter(f"scp:{tmp_path}/w.scp"):
+        pass
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/fd"), reason="needs /dev/fd")
+def test_devices_are_written_to_directly(tmp_path, ark):
+    code = "import sys; from pyser.cli import cli; cli(['table', 'copy', *sys.argv[1:]])"
+    for name in ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"):
+        command = [sys.executable, "-c", code, f"ark:{ark}", f"ark:{name}"]
+        assert subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout == ark.read_bytes()
+    script = f'"$1" -c "$2" ark:{ark} ark:>(cat > {tmp_path}/out; mv {tmp_path}/out {tmp_path}/done); ' \
+             f'for i in $(seq 500); do [ -e {tmp_path}/done ] && break; sleep 0.02; done'
+    subprocess.run(["bash", "-c", script, "bash", sys.executable, code], stderr=subprocess.DEVNULL, timeout=60)
+    assert (tmp_path / "done").read_bytes() == ark.read_bytes()
+
+
+def test_names_of_files_that_are_not_utf8(tmp_path):
+    name = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.ark")
+    with MatrixWriter(f"ark,scp:{name},{tmp_path}/f.scp", compress=False) as writer:
+        writer.write("a", ROWS)
+    assert (tmp_path / "f.scp").read_bytes() == b"a " + os.fsencode(name) + b":2\n"
+    np.testing.assert_array_equal(dict(read_mats(f"scp:{tmp_path}/f.scp"))["a"], ROWS)
+    (tmp_path / "f.scp").write_bytes(b"\xff x\n")
+    with pytest.raises(PyserError, match="f.scp:1: a key that is not UTF-8"):
+        list(read_mats(f"scp:{tmp_path}/f.scp"))
+
+
+def test_errors_name_the_key(tmp_path, ark):
+    (tmp_path / "p.scp").write_text(f"k cat {ark.parent}/none; exit 3 |\n")
+    with pytest.raises(PyserError, match=r"p\.scp: k: cat .*exit status 3"):
+        list(read_mats(f"scp:{tmp_path}/p.scp", allow_pipes=True))
+    packed = gzip.compress(b"a " + float_matrix(ROWS) + b"b " + float_matrix(np.random.default_rng(0).random((300, 99))))
+    (tmp_path / "x.gz").write_bytes(packed[: len(packed) // 2])
+    with pytest.raises(PyserError, match=r"x\.gz: b: cannot read it"):
+        list(read_mats(f"ark:{tmp_path}/x.gz"))
+
+
+def test_maps_are_read_with_any_option_of_an_archive(tmp_path):
+    (tmp_path / "spk2utt").write_text("s u1 u2\nt u3\n")
+    for before in ("", "ark:", "ark,t:", "ark,s,cs:", "t,ark:"):
+        assert read_map(f"{before}{tmp_path}/spk2utt") == {"s": "u1 u2", "t": "u3"}
+    for source in (f"ark,x:{tmp_path}/spk2utt", f"scp:{tmp_path}/spk2utt"):
+        with pytest.raises(PyserError, match=source):
+            read_map(source)

@@ -114,13 +114,7 @@ class Reader:
                 raise self.fail("an int32")
             self.stream.take(5)
             return int(struct.unpack_from("<i", data, 1)[0])
-        try:
-            value = int(self.token())
-        except ValueError:
-            raise self.fail("an int32") from None
-        if not -(2**31) <= value < 2**31:
-            raise self.fail("an int32")
-        return value
+        return int(self.to_integers([self.token().encode()], "an int32")[0])
 
     def size(self, what: str) -> int:
         """An int32 that must not be negative."""
@@ -137,7 +131,7 @@ class Reader:
                 raise self.fail("a float or a double")
             data = self.take(1 + kind[0], "a number")
             return float(struct.unpack_from("<f" if kind == b"\4" else "<d", data, 1)[0])
-        return float(self.to_reals([self.token()])[0])
+        return float(self.to_reals([self.token().encode()])[0])
 
     def boolean(self) -> bool:
         if not self.binary:
@@ -258,21 +252,25 @@ class Reader:
             raise self.fail("rows of the same length")
         return self.to_reals([word for words in rows for word in words]).reshape(len(rows), -1)
 
-    def to_reals(self, words: list[bytes] | list[str]) -> np.ndarray:
+    def to_reals(self, words: list[bytes]) -> np.ndarray:
         """(dim,) float64 of words of text."""
         try:
+            if any(b"_" in word for word in words):  # (1_0 is a number to Python only)
+                raise ValueError
             return np.array([float(word) for word in words], np.float64)
         except ValueError:
             raise self.fail("numbers") from None
 
-    def to_integers(self, words: list[bytes]) -> np.ndarray:
+    def to_integers(self, words: list[bytes], expected: str = "integers of 32 bits") -> np.ndarray:
         """(dim,) int32 of words of text."""
         try:
+            if any(b"_" in word for word in words):
+                raise ValueError
             values = np.array([int(word) for word in words], np.int64)
         except (ValueError, OverflowError):
-            raise self.fail("integers") from None
+            raise self.fail(expected) from None
         if np.any(values != values.astype(np.int32)):
-            raise self.fail("integers of 32 bits")
+            raise self.fail(expected)
         return values.astype(np.int32)
 
 
@@ -295,7 +293,8 @@ class Writer:
 
     def real(self, value: float) -> None:
         """A number in single precision."""
-        single = float(np.float32(value))
+        with np.errstate(over="ignore"):
+            single = float(np.float32(value))
         self.parts.append(b"\4" + struct.pack("<f", single) if self.binary else b"%.7g " % single)
 
     def double(self, value: float) -> None:
@@ -305,8 +304,8 @@ class Writer:
         self.parts.append((b"T" if value else b"F") + (b"" if self.binary else b" "))
 
     def matrix(self, value: np.ndarray, kind: str = "DM") -> None:
-        """`value` (rows, cols) in single (kind FM) or double precision (DM)."""
-        value = _cast(value, kind)
+        """`value` (rows, cols) in single (kind FM) or double precision (DM); one without elements is written as 0 x 0."""
+        value = _cast(value if value.size else value.reshape(0, 0), kind)
         if self.binary:
             self.token(kind)
             self.int32(value.shape[0])

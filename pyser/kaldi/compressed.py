@@ -14,6 +14,8 @@ import struct
 
 import numpy as np
 
+from pyser.errors import PyserError
+
 HEADER = struct.Struct("<ffii")
 # --compression-method: 1 automatic, 2 speech features, 3 two bytes, 4 int16, 5 one byte, 6 uint8, 7 zero to one
 TOKENS = {2: "CM", 3: "CM2", 4: "CM2", 5: "CM3", 6: "CM3", 7: "CM3"}
@@ -73,9 +75,12 @@ def compress(matrix: np.ndarray, method: int = 1) -> bytes:
         low, width = map(np.float32, _FIXED_RANGES[method])
     else:
         low, high = matrix.flat[matrix.argmin()], matrix.flat[matrix.argmax()]  # (the first zero, 0 or -0, as in Kaldi)
-        if high == low:
-            high = np.float32(float(low) + (1.0 + abs(float(low))))
-        width = high - low
+        with np.errstate(over="ignore"):
+            if high == low:
+                high = np.float32(float(low) + (1.0 + abs(float(low))))
+            width = high - low
+        if not width < np.finfo(np.float32).max / (128 if method == 2 else 1):  # (what reads `CM` multiplies by up to 128)
+            raise PyserError(f"numbers from {low:g} to {matrix.max():g} are too far apart to be compressed; check the input")
     start = TOKENS[method].encode() + b" " + HEADER.pack(low, width, rows, cols)
     if method == 2:
         return start + _compress_columns(np.ascontiguousarray(matrix.T), low, width)

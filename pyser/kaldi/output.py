@@ -5,12 +5,33 @@ from __future__ import annotations
 import contextlib
 import gzip
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from pyser.errors import PyserError
+from pyser.kaldi.specifier import is_specifier
+
+
+def _check(wxfilename: str) -> None:
+    """Refuse what Kaldi does not take for the name of an output (ClassifyWxfilename)."""
+    bad = ""
+    if "\0" in wxfilename:
+        bad = "a zero byte in the name"
+    elif wxfilename.startswith("|"):
+        return
+    elif wxfilename != wxfilename.strip():
+        bad = "white space around the name"
+    elif "|" in wxfilename:
+        bad = "a pipe to write to starts with |"
+    elif is_specifier(wxfilename) and wxfilename[0] in "as":
+        bad = "a table where a file is expected"
+    elif re.search(":[0-9]+$", wxfilename):
+        bad = "a place in a file can only be read"
+    if bad:
+        raise PyserError(f"{wxfilename!r}: {bad}; give another name for the output")
 
 
 class Output:
@@ -20,21 +41,21 @@ class Output:
         self.name, self.place = wxfilename, 0
         self.process: subprocess.Popen[bytes] | None = None
         self.temporary: Path | None = None
-        command = wxfilename.lstrip()
-        if command in ("", "-"):
+        _check(wxfilename)
+        if wxfilename in ("", "-"):
             if sys.stdout is None:
                 raise PyserError("standard output: it is closed; give a file")
             self.raw: Any = sys.stdout.buffer
-        elif command.startswith("|"):
+        elif wxfilename.startswith("|"):
             if not allow_pipes:
                 raise PyserError(f"{wxfilename}: a pipe, and pipes are not run here; write an archive, or use --allow-pipes")
-            self.process = subprocess.Popen(command[1:].strip(), shell=True, stdin=subprocess.PIPE)
+            self.process = subprocess.Popen(wxfilename[1:].strip(), shell=True, stdin=subprocess.PIPE)
             self.raw = self.process.stdin
         else:
             self.path = Path(os.path.realpath(wxfilename))  # (archives may be links to other disks; these stay links)
             self.temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-            if self.path.exists() and not self.path.is_file():
-                self.temporary = self.path  # /dev/null and the like are written to, not replaced
+            if wxfilename.startswith(("/dev/", "/proc/")) or os.path.exists(wxfilename) and not os.path.isfile(wxfilename):
+                self.temporary = self.path = Path(wxfilename)  # /dev/stdout, >(command) are written to, not replaced
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 self.file = open(self.temporary, "wb")

@@ -88,6 +88,12 @@ class Range:
         return tuple(found)
 
 
+def is_specifier(text: str) -> bool:
+    """Whether `text` names a table (`ark:…`, `scp,p:…`) and not a file."""
+    before = text.partition(":")[0]
+    return ":" in text and any(word.strip() in ("ark", "scp") for word in before.split(","))
+
+
 def split_range(rxfilename: str) -> tuple[str, Range | None]:
     """`file:offset[range]` as (file:offset, range)."""
     if not rxfilename.endswith("]"):

@@ -29,20 +29,29 @@ class Stream:
     def __init__(self, raw: Any, name: str, size: int | None = None):
         self.raw, self.name, self.size = raw, name, size
         self._buffer, self._at, self._start, self._ended = b"", 0, 0, False
+        self._error: PyserError | None = None
+        self._next = raw.read1 if isinstance(raw, gzip.GzipFile) else raw.read  # (gives what precedes a damaged place, too)
 
     @property
     def place(self) -> int:
         return self._start + self._at
 
     def _read(self, size: int) -> bytes:
+        """The next bytes, none at the end and where it cannot be read further; the latter is raised when bytes are missed."""
         if self._ended:  # (a pipe must not be read again)
             return b""
         try:
-            piece = bytes(self.raw.read(size))
-            self._ended = not piece
-            return piece
+            piece = bytes(self._next(size))
         except (OSError, EOFError, zlib.error) as error:
-            raise PyserError(f"{self.name}: cannot read it ({error}); the file is damaged or was cut short") from None
+            self._error = PyserError(f"{self.name}: cannot read it ({error}); the file is damaged or was cut short")
+            piece = b""
+        self._ended = not piece
+        return piece
+
+    def _needed(self, taken: bytes, enough: bool) -> bytes:
+        if self._error and not enough:
+            raise self._error
+        return taken
 
     def peek(self, size: int) -> bytes:
         """The next `size` bytes (fewer at the end), not consumed."""
@@ -52,14 +61,15 @@ class Stream:
                 parts.append(piece)
                 held += len(piece)
             self._start, self._buffer, self._at = self.place, b"".join(parts), 0
-        return self._buffer[self._at : self._at + size]
+        ahead = self._buffer[self._at : self._at + size]
+        return self._needed(ahead, enough=bool(ahead) or not size)
 
     def take(self, size: int) -> bytes:
         """The next `size` bytes; fewer, and nothing much allocated, if the source ends before."""
-        if size <= PIECE:
+        if size <= max(PIECE, len(self._buffer) - self._at):
             taken = self.peek(size)
             self._at += len(taken)
-            return taken
+            return self._needed(taken, enough=len(taken) == size)
         if self.size is not None and size > self.size - self.place:
             return b""
         parts = [self._buffer[self._at :]]
@@ -71,7 +81,7 @@ class Stream:
             held += len(piece)
             self._start += len(piece)
             step = max(step, held)  # (grows with what has come, so that large objects take few reads)
-        return b"".join(parts)
+        return self._needed(b"".join(parts), enough=held == size)
 
     def until(self, pattern: re.Pattern[bytes] | bytes, limit: int | None = None) -> bytes | None:
         """The bytes before the first match of `pattern` (one byte wide), which is not consumed; None if there is none.
@@ -120,7 +130,7 @@ class Stream:
         while piece := self._read(PIECE):
             parts.append(piece)
         self._start, self._buffer, self._at = self.place + sum(map(len, parts)), b"", 0
-        return b"".join(parts)
+        return self._needed(b"".join(parts), enough=False)
 
     def seek(self, place: int) -> None:
         """Go to byte `place` (of a regular file)."""
@@ -128,7 +138,7 @@ class Stream:
             self._at = place - self._start
         else:
             self.raw.seek(place)
-            self._start, self._buffer, self._at, self._ended = place, b"", 0, False
+            self._start, self._buffer, self._at, self._ended, self._error = place, b"", 0, False, None
 
     def close(self) -> None:
         if self.raw is not getattr(sys.stdin, "buffer", None):
@@ -147,16 +157,23 @@ class _Pipe:
     def __init__(self, command: str):
         self.command = command
         self.process = subprocess.Popen(command, shell=True, stdout=subprocess.PIPE, bufsize=0)
+        self.closed = False
 
     def read(self, size: int) -> bytes:
         assert self.process.stdout is not None
+        if self.closed:
+            return b""
         piece = self.process.stdout.read(size)
         if not piece:
             self.close()
         return piece or b""
 
     def close(self) -> None:
+        """Wait for the command; that it failed is said once."""
         assert self.process.stdout is not None
+        if self.closed:
+            return
+        self.closed = True
         self.process.stdout.close()
         if self.process.wait() not in (0, -13, 141):  # (13 is SIGPIPE; 141 is how a shell reports it)
             raise PyserError(f"{self.command} |: the command failed (exit status {self.process.returncode}); see its output")

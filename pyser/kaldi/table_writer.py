@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -9,13 +10,15 @@ from typing import Any
 import numpy as np
 
 from pyser.errors import PyserError
-from pyser.files import atomic
 from pyser.kaldi.binary import Writer
 from pyser.kaldi.compressed import compress as compress_matrix
+from pyser.kaldi.maps import read_map
 from pyser.kaldi.objects import KINDS, Kind, SparseMatrix
 from pyser.kaldi.output import Output
-from pyser.kaldi.scripts import read_scp
 from pyser.kaldi.specifier import Wspecifier
+
+_SINGLE = ("float", "float-pairs", "posterior", "sparse")  # (what is written in single precision always)
+_MOST = float(np.finfo(np.float32).max)
 
 
 class TableWriter:
@@ -25,8 +28,9 @@ class TableWriter:
     `scp:FILE` looks the keys up in an scp file that is there already and writes each object to the file it names.
     """
 
-    def __init__(self, wspecifier: str, kind: Kind, allow_pipes: bool = False):
+    def __init__(self, wspecifier: str, kind: Kind, allow_pipes: bool = False, finite: bool = True):
         self.specifier, self.kind, self.allow_pipes = Wspecifier.parse(wspecifier), kind, allow_pipes
+        self.finite = finite
         self.count = 0
 
     def __enter__(self) -> TableWriter:
@@ -44,26 +48,38 @@ class TableWriter:
                 self._ark.abandon()
                 raise
         else:
-            self._targets = read_scp(self.specifier.scp)
+            self._targets = read_map(self.specifier.scp, self.allow_pipes)
+            for name, wxfilename in self._targets.items():
+                if not wxfilename:
+                    raise PyserError(f"{self.specifier.scp}: {name}: no file after the key; write 'key file' on each line")
         return self
 
     def write(self, key: str, value: Any) -> None:
         """Append `value` under `key`."""
         if not key or any(letter.isspace() for letter in key):
             raise PyserError(f"{key!r}: not a key (empty, or with white space); rename the utterance")
-        if not _finite(value):
-            target = self.specifier.ark or self.specifier.scp
+        target = self.specifier.ark or self.specifier.scp
+        if self.finite and not is_finite(value):
             raise PyserError(f"{key}: not a number or infinite in what goes to {target}; check the input")
-        data = self.encode(value)
+        if self.finite and self.kind.name in _SINGLE and not is_finite(value, _MOST):
+            raise PyserError(f"{key}: numbers too large for {target}; check the input")
+        try:
+            data = self.encode(value)
+        except PyserError as error:
+            raise PyserError(f"{key}: {error}") from None
         if self._ark:
             start = key.encode("utf-8") + b" "
             if self._scp:
-                self._scp.write(b"%s%s:%d\n" % (start, self._place.encode(), self._ark.place + len(start)))
+                self._scp.write(b"%s%s:%d\n" % (start, os.fsencode(self._place), self._ark.place + len(start)))
             self._ark.write(start + data, self.specifier.flush)
         elif key in self._targets:
-            with atomic(self._targets[key]) as temporary:
-                temporary.write_bytes(data)
-        elif not self.specifier.permissive:
+            try:
+                write_object(self._targets[key], data, self.allow_pipes)
+            except PyserError as error:
+                raise PyserError(f"{self.specifier.scp}: {key}: {error}") from None
+        elif self.specifier.permissive:
+            return
+        else:
             raise PyserError(f"{self.specifier.scp}: has no {key}; add it, or use scp,p:")
         self.count += 1
 
@@ -86,16 +102,24 @@ class TableWriter:
                 output.abandon()
 
 
-def _finite(value: Any) -> bool:
-    if isinstance(value, np.ndarray):
-        return value.dtype.kind != "f" or bool(np.isfinite(value).all())
+def write_object(wxfilename: str, data: bytes, allow_pipes: bool = False) -> None:
+    """The bytes of one object, as the whole of an output."""
+    output = Output(wxfilename, allow_pipes)
+    try:
+        output.write(data)
+        output.finish()
+    finally:
+        output.abandon()
+
+
+def is_finite(value: Any, most: float = np.inf) -> bool:
+    """Whether all numbers in an object are finite and, without their sign, not above `most`."""
     if isinstance(value, SparseMatrix):
-        return all(_finite(values) for _, _, values in value.rows)
-    if isinstance(value, list):
-        return all(_finite(part) for part in value)
-    if isinstance(value, tuple):
-        return all(_finite(part) for part in value)
-    return not isinstance(value, float) or bool(np.isfinite(value))
+        return all(is_finite(values, most) for _, _, values in value.rows)
+    if isinstance(value, list | tuple):
+        return all(is_finite(part, most) for part in value)
+    numbers = np.asarray(value)
+    return numbers.dtype.kind != "f" or bool((np.isfinite(numbers) & (np.abs(numbers) <= most)).all())
 
 
 class MatrixWriter(TableWriter):
@@ -120,6 +144,11 @@ class MatrixWriter(TableWriter):
         return self
 
     def encode(self, value: np.ndarray) -> bytes:
-        if self.method:
-            return b"\0B" + compress_matrix(np.asarray(value, np.float32), self.method)
-        return super().encode(np.asarray(value, self.dtype))
+        value = np.asarray(value)
+        if value.ndim != 2 or value.dtype.kind not in "fiub":
+            raise PyserError(f"an array of shape {value.shape} and type {value.dtype} is no matrix of real numbers")
+        with np.errstate(over="ignore"):
+            matrix = value.astype(np.float32 if self.method else self.dtype, copy=False)
+        if not np.isfinite(matrix).all():
+            raise PyserError(f"numbers too large for {self.specifier.ark or self.specifier.scp}; check the input")
+        return b"\0B" + compress_matrix(matrix, self.method) if self.method else super().encode(matrix)

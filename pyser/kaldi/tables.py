@@ -7,8 +7,10 @@ one, and reads neither gzip files nor sparse matrices.
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,14 +26,14 @@ from pyser.kaldi.table_writer import MatrixWriter, TableWriter
 __all__ = [
     "INTEGERS", "MATRIX", "POSTERIOR", "VECTOR", "MatrixTable", "MatrixWriter", "Table", "TableWriter", "VectorTable",
     "load_mat", "load_vec", "read_ints", "read_mats", "read_objects", "read_posts", "read_scp",
-    "read_table", "read_vecs",
+    "read_script", "read_table", "read_vecs",
 ]
 
 MATRIX, VECTOR, INTEGERS, POSTERIOR = (KINDS[name] for name in ("matrix", "vector", "integers", "posterior"))
 MAX_KEY = 10_000
 
 
-def _read_script(specifier: Rspecifier, allow_pipes: bool) -> Iterator[tuple[str, str]]:
+def read_script(specifier: Rspecifier, allow_pipes: bool) -> Iterator[tuple[str, str]]:
     """(key, rxfilename) of an scp file, which may be a pipe or standard input too."""
     before = ""
     with open_input(specifier.path, allow_pipes) as stream:
@@ -39,9 +41,10 @@ def _read_script(specifier: Rspecifier, allow_pipes: bool) -> Iterator[tuple[str
         while (line := stream.line()) is not None:
             number += 1
             try:
-                key, rxfilename = split_line(line.decode("utf-8"))
-            except UnicodeDecodeError:
-                raise PyserError(f"{stream.name}:{number}: not UTF-8; is it an scp file?") from None
+                key, rxfilename = split_line(os.fsdecode(line))
+                key.encode("utf-8")
+            except UnicodeError:
+                raise PyserError(f"{stream.name}:{number}: a key that is not UTF-8; is it an scp file?") from None
             if not rxfilename:
                 raise PyserError(f"{stream.name}:{number}: expected 'key file:offset', found '{key[:80]}'")
             _check_order(specifier, stream.name, before, key)
@@ -80,7 +83,8 @@ class _Loader:
             raise PyserError(f"{rxfilename}: the file has no such place; run the stage that wrote it again")
         else:
             self._stream.seek(offset)
-        value = self.kind.read(Reader.of(self._stream, rxfilename))
+        with np.errstate(over="ignore", invalid="ignore"):
+            value = self.kind.read(Reader.of(self._stream, rxfilename))
         if offset is None:
             self.close()  # (here a command that failed is noticed)
         return value
@@ -107,7 +111,7 @@ def take_range(value: Any, part: Range) -> np.ndarray:
 def _load(kind: Kind, rxfilename: str, allow_pipes: bool) -> np.ndarray:
     with _Loader(kind, allow_pipes) as loader:
         try:
-            return np.array(loader.load(rxfilename), np.float32)
+            return _cast(loader.load(rxfilename), np.float32)
         except PyserError as error:
             raise PyserError(str(error) if str(error).startswith(rxfilename) else f"{rxfilename}: {error}") from None
 
@@ -140,13 +144,13 @@ def read_key(stream: Stream) -> str:
 
 
 def read_objects(rspecifier: str, kind: Kind, allow_pipes: bool = False) -> Iterator[tuple[str, Any]]:
-    """(key, object) of any table, in its order. With `,p` what cannot be read is passed over, with `,s` order is checked."""
-    specifier = Rspecifier.parse(rspecifier)
+    """(key, object) of any table, in its order. With `,p` what cannot be read is passed over."""
+    specifier = replace(Rspecifier.parse(rspecifier), sorted=False)  # (Kaldi, too, looks at the order only for random access)
     if specifier.kind == "ark":
         yield from _read_archive(specifier, kind, allow_pipes)
         return
     with _Loader(kind, allow_pipes) as loader:
-        for key, rxfilename in _read_script(specifier, allow_pipes):
+        for key, rxfilename in read_script(specifier, allow_pipes):
             try:
                 value = loader.load(rxfilename)
             except PyserError as error:
@@ -163,10 +167,22 @@ def _read_archive(specifier: Rspecifier, kind: Kind, allow_pipes: bool) -> Itera
             while key := read_key(stream):
                 _check_order(specifier, stream.name, before, key)
                 before = key
-                yield key, kind.read(Reader.of(stream, f"{stream.name}: {key}"))
+                yield key, _read_at(stream, key, kind)
         except PyserError:
             if not specifier.permissive:
                 raise
+
+
+def _read_at(stream: Stream, key: str, kind: Kind) -> Any:
+    """The object after `key` in an archive; whatever is wrong with it, the message names the key."""
+    name = f"{stream.name}: {key}"
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):  # (numbers of text that single precision does not hold)
+            return kind.read(Reader.of(stream, name))
+    except PyserError as error:
+        if str(error).startswith(f"{name}: "):
+            raise
+        raise PyserError(f"{name}: {str(error).removeprefix(f'{stream.name}: ')}") from None
 
 
 def read_mats(
@@ -174,7 +190,7 @@ def read_mats(
 ) -> Iterator[tuple[str, np.ndarray]]:
     """(key, matrix (rows, columns)) of `scp:FILE`, `ark:FILE` or any other rspecifier, in the file's order."""
     for key, value in read_objects(rspecifier, MATRIX, allow_pipes):
-        yield key, value.astype(dtype, copy=False)
+        yield key, _cast(value, dtype)
 
 
 def read_vecs(
@@ -182,7 +198,12 @@ def read_vecs(
 ) -> Iterator[tuple[str, np.ndarray]]:
     """(key, vector (dim,)) of any table of vectors."""
     for key, value in read_objects(rspecifier, VECTOR, allow_pipes):
-        yield key, value.astype(dtype, copy=False)
+        yield key, _cast(value, dtype)
+
+
+def _cast(value: np.ndarray, dtype: type[np.floating]) -> np.ndarray:
+    with np.errstate(over="ignore", invalid="ignore"):
+        return value.astype(dtype, copy=False)
 
 
 def read_ints(rspecifier: str, allow_pipes: bool = False) -> Iterator[tuple[str, np.ndarray]]:
@@ -211,7 +232,7 @@ class Table(Mapping[str, Any]):
         self._asked = b""
         self._alongside = self.specifier.kind == "ark" and self.specifier.sorted and self.specifier.called_sorted
         if self.specifier.kind == "scp":
-            pairs: Iterator[tuple[str, Any]] = _read_script(self.specifier, allow_pipes)
+            pairs: Iterator[tuple[str, Any]] = read_script(self.specifier, allow_pipes)
         else:
             pairs = _read_archive(self.specifier, kind, allow_pipes)
         if self._alongside:
@@ -273,7 +294,7 @@ class MatrixTable(Table):
         self.dtype = dtype
 
     def __getitem__(self, key: str) -> np.ndarray:
-        return np.asarray(super().__getitem__(key), self.dtype)
+        return _cast(super().__getitem__(key), self.dtype)
 
 
 class VectorTable(Table):
@@ -284,4 +305,4 @@ class VectorTable(Table):
         self.dtype = dtype
 
     def __getitem__(self, key: str) -> np.ndarray:
-        return np.asarray(super().__getitem__(key), self.dtype)
+        return _cast(super().__getitem__(key), self.dtype)
