@@ -8,7 +8,7 @@ also=()
 while [ "${1:-}" = --also ]; do also+=("$2"); shift 2; done
 marker=$1; shift
 # What makes two directories different for the stages after them; files that later stages add are not listed.
-lists="wav.scp segments text utt2spk utt2emo lexicon.txt tokens.txt words.txt final.ie"
+lists="wav.scp segments text utt2spk utt2emo lexicon.txt tokens.txt words.txt final.ie final.dubm final.mat global_cmvn.stats splice_opts online_cmvn.conf online_cmvn_iextractor ivector_extractor.conf"
 signature() {
   local argument path list
   for argument in "$@"; do

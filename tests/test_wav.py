@@ -112,6 +112,16 @@ def test_cut_segment(start, end, expected):
     assert cut_segment(np.arange(20), start, end, 10).tolist() == list(range(*expected))  # two seconds
 
 
+def test_segments_are_rounded_to_samples():
+    """extract-segments: times to the nearest sample, and nothing below a tenth of a second."""
+    samples = np.arange(16016)
+    for start, end, expected in ((0.0, 0.29, (0, 4640)), (0.1234567, -1, (1975, 16016)), (0.5, 1.001, (8000, 16016))):
+        found = cut_segment(samples, start, end, 16000)
+        assert (found[0], found[-1] + 1) == expected
+    with pytest.raises(PyserError, match="segment 0.5-0.59 s is shorter than 0.1 s"):
+        cut_segment(samples, 0.5, 0.59, 16000)
+
+
 @pytest.mark.parametrize("start, end", [(-0.1, 1), (1, 1), (1.5, 1), (0, 2.6), (2, 2.3), (3, -1)])
 def test_segments_that_do_not_fit_are_refused(start, end):
     with pytest.raises(PyserError, match=r"does not fit into 2\.00 s"):

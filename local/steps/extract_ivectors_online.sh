@@ -25,5 +25,5 @@ rm -f "$out/ivector_online.scp"
 for job in $(seq "$nj"); do cat "$out/ivector_online.$job.scp"; done | sort > "$out/.ivector_online.scp.tmp"
 echo "$period" > "$out/ivector_period"
 if [ -s "$extractor/final.ie.id" ]; then cp "$extractor/final.ie.id" "$out/final.ie.id"
-else md5sum < "$extractor/final.ie" | cut -d ' ' -f 1 > "$out/final.ie.id"; fi  # tells later stages whose i-vectors these are
+elif [ -f "$extractor/final.ie" ]; then md5sum < "$extractor/final.ie" | cut -d ' ' -f 1 > "$out/final.ie.id"; fi  # tells later stages whose i-vectors these are
 mv "$out/.ivector_online.scp.tmp" "$out/ivector_online.scp"

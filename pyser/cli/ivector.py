@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from pyser.cli.config_options import KaldiCommand, Value
+
 
 @click.group()
 def group() -> None:
@@ -35,7 +37,7 @@ def train(
         online_cmvn_iextractor=online_cmvn_iextractor, seed=seed))
 
 
-@group.command()
+@group.command(cls=KaldiCommand)
 @click.option("--spk2utt", metavar="FILE",
               help="a speaker's utterances go on from each other, in this order (else each is alone)")
 @click.option("--utts-per-spk-max", type=click.IntRange(1),
@@ -47,11 +49,10 @@ def train(
 @click.option("--posterior-scale", type=float, help="weight of a frame  [0.1]")
 @click.option("--max-count", type=float, help="scaled frames past which the prior grows; 0: never  [0]")
 @click.option("--max-remembered-frames", type=float, help="weight of a speaker's earlier utterances  [1000]")
-@click.option("--online-cmvn-iextractor/--no-online-cmvn-iextractor", default=None,
+@click.option("--online-cmvn-iextractor", type=Value(bool),
               help="statistics of normalised features  [if the extractor has a file of that name]")
-@click.option("--greedy-ivector-extractor/--no-greedy-ivector-extractor", default=None,
-              help="every i-vector is that of the whole utterance")
-@click.option("--repeat/--no-repeat", default=None, help="one row for every frame")
+@click.option("--greedy-ivector-extractor", type=Value(bool), help="every i-vector is that of the whole utterance  [false]")
+@click.option("--repeat", type=Value(bool), help="one row for every frame  [false]")
 @click.option("--solver", type=click.Choice(["kaldi", "exact"]), default="kaldi", show_default=True,
               help="Kaldi's conjugate gradient, which stops before it converges, or the exact solution")
 @click.option("--frame-weights-rspecifier", metavar="RSPECIFIER", help="vectors of frame weights, such as scp:vad.scp")

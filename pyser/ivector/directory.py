@@ -129,7 +129,7 @@ _FILE_OPTIONS = ("ivector_extractor", "diag_ubm", "lda_matrix", "global_cmvn_sta
 def _options_of(conf: Path) -> list[str]:
     """The options that `conf` sets, be it to their defaults."""
     options = (line.split("#")[0].strip().removeprefix("--").split("=")[0].strip() for line in read_lines(conf))
-    return [option.replace("-", "_") for option in options if option]
+    return [option.replace("-", "_").lower() for option in options if option]
 
 
 def _located(name: str, conf: Path) -> Path:

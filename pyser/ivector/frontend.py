@@ -12,7 +12,8 @@ from pyser.errors import PyserError
 from pyser.features.cmvn import OnlineCmvnConfig, apply_online_cmvn
 from pyser.ivector import kernels
 
-CHUNK = 1024  # frames at a time: what is computed from them stays in the cache
+CHUNK = 960  # frames at a time: what is computed from them stays in the cache
+TILE = 48  # utterances begin at multiples of it: in a matrix product the last bits of a row depend on its place in a tile
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,13 @@ class FrontEnd:
 
         speaker_stats (2, D + 1): CMVN statistics of the speaker's earlier utterances, zero if there are none.
         Returns (2, rows, D') float32 and where each utterance begins among the rows, (N,); between two utterances there
-        are left_context + right_context rows that mean nothing.
+        are rows that mean nothing.
         """
         lengths = np.array([len(feats) for feats in utterances])
-        ends = np.cumsum(lengths + self.left_context + self.right_context)
-        starts = ends - lengths - self.left_context - self.right_context
-        padded = np.empty((2, ends[-1], self.feat_dim), np.float32)
+        spans = -(-(lengths + self.left_context + self.right_context) // TILE) * TILE
+        ends = np.cumsum(spans)
+        starts = ends - spans
+        padded = np.zeros((2, ends[-1] + self.left_context + self.right_context, self.feat_dim), np.float32)
         for feats, stats, start in zip(utterances, speaker_stats, starts, strict=True):
             first = start + self.left_context
             last = first + len(feats) - 1
@@ -72,7 +74,7 @@ class FrontEnd:
             self.normalise_into(feats, stats, padded[1, first : last + 1])
             padded[:, start:first] = padded[:, first, None]
             padded[:, last + 1 : last + 1 + self.right_context] = padded[:, last, None]
-        rows = int(ends[-1]) - self.left_context - self.right_context
+        rows = int(ends[-1])
         projected = np.empty((2, rows, len(self.lda)), np.float32)
         for source, out in zip(padded, projected, strict=True):
             self._project(source, out)

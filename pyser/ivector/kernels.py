@@ -109,6 +109,8 @@ def select_posteriors(
                     post[t, j], gaussians[t, j] = post[t, j - 1], gaussians[t, j - 1]
                     j -= 1
                 post[t, j], gaussians[t, j] = like, g
+        if n == 0:  # (so far below zero that min_post of the best is the best)
+            n, post[t, 0], gaussians[t, 0] = 1, best, np.argmax(row)
         total = np.float32(0)
         for j in range(n):
             post[t, j] = np.exp(post[t, j] - best)

@@ -13,7 +13,7 @@ from pyser.errors import PyserError
 from pyser.ivector import kernels
 from pyser.kaldi.binary import Reader, Writer
 
-CHUNK = 1024  # frames at a time, so that their log-likelihoods stay in the cache
+CHUNK = 960  # frames at a time (a multiple of the front end's TILE), so that their log-likelihoods stay in the cache
 
 
 @dataclass(frozen=True)

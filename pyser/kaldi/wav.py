@@ -29,6 +29,7 @@ from pyser.kaldi.specifier import Rspecifier
 from pyser.kaldi.stream import Stream, open_input, split_offset
 from pyser.kaldi.tables import read_key
 
+MIN_SEGMENT = 0.1  # seconds, extract-segments' own
 INT16 = 32768.0  # Kaldi's features are computed on samples in the range of 16-bit integers
 
 
@@ -169,10 +170,13 @@ def _riff(stream: Stream) -> bytes:
 
 def cut_segment(samples: np.ndarray, start: float, end: float, sample_rate: int, slack: float = 0.5) -> np.ndarray:
     """Samples from `start` to `end` seconds, as Kaldi's extract-segments: end -1 is the end of the recording, an end up
-    to `slack` seconds past it is cut back. PyserError otherwise."""
+    to `slack` seconds past it is cut back. PyserError otherwise, and for less than MIN_SEGMENT."""
     duration = len(samples) / sample_rate
     if end == -1:
         end = duration
     if not 0 <= start < min(end, duration) or end > duration + slack:
         raise PyserError(f"segment {start:g}-{end:g} s does not fit into {duration:.2f} s of recording")
-    return samples[int(start * sample_rate) : int(min(end, duration) * sample_rate)]
+    end = min(end, duration)
+    if end - start < MIN_SEGMENT:
+        raise PyserError(f"segment {start:g}-{end:g} s is shorter than {MIN_SEGMENT:g} s; Kaldi leaves such segments out too")
+    return samples[int(start * sample_rate + 0.5) : int(end * sample_rate + 0.5)]
