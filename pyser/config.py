@@ -20,9 +20,15 @@ def read_conf(path: str | Path | None, kind: type[Config], **overrides: Any) -> 
     Dashes and underscores are the same in names. Values are int, float, bool, str or, for tuples, numbers with commas.
     PyserError names the file, the line and what was expected.
     """
+    values = read_options(path, kind) if path else {}
+    return kind(**{**values, **{k: v for k, v in overrides.items() if v is not None}})
+
+
+def read_options(path: str | Path, kind: type) -> dict[str, Any]:
+    """What a conf file sets of the dataclass `kind`: field -> value."""
     types = typing.get_type_hints(kind)
     values: dict[str, Any] = {}
-    for number, line in enumerate(read_lines(path) if path else [], start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         text = line.split("#", 1)[0].strip()
         if not text:
             continue
@@ -37,7 +43,7 @@ def read_conf(path: str | Path | None, kind: type[Config], **overrides: Any) -> 
             values[name] = parse_value(value.strip(), types[name])
         except ValueError:
             raise PyserError(f"{where}: --{name} is '{value.strip()}', expected {type_name(types[name])}") from None
-    return kind(**{**values, **{k: v for k, v in overrides.items() if v is not None}})
+    return values
 
 
 def write_conf(config: Any) -> str:

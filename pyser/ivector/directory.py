@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pyser.config import read_conf
+from pyser.config import read_conf, read_options
 from pyser.errors import PyserError
 from pyser.features.cmvn import OnlineCmvnConfig, read_stats
 from pyser.files import read_lines
@@ -108,8 +108,7 @@ def load_extractor(path: str | Path, config: str | Path | None = None) -> Online
     else:
         confs = [path]
     for conf in [*confs, *([Path(config)] if config is not None else [])]:
-        said, names = read_conf(conf, ExtractorConf), _options_of(conf)
-        changed = {name: getattr(said, name) for name in names}
+        changed = read_options(conf, ExtractorConf)
         files |= {name: _located(str(changed[name]), conf) for name in _FILE_OPTIONS if name in changed}
         options |= {name: value for name, value in changed.items() if name not in _FILE_OPTIONS}
     for option in _FILE_OPTIONS:
@@ -124,12 +123,6 @@ def load_extractor(path: str | Path, config: str | Path | None = None) -> Online
 
 
 _FILE_OPTIONS = ("ivector_extractor", "diag_ubm", "lda_matrix", "global_cmvn_stats", "splice_config", "cmvn_config")
-
-
-def _options_of(conf: Path) -> list[str]:
-    """The options that `conf` sets, be it to their defaults."""
-    options = (line.split("#")[0].strip().removeprefix("--").split("=")[0].strip() for line in read_lines(conf))
-    return [option.replace("-", "_").lower() for option in options if option]
 
 
 def _located(name: str, conf: Path) -> Path:

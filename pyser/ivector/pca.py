@@ -50,15 +50,6 @@ def estimate_lda(counts: np.ndarray, first: np.ndarray, second: np.ndarray, dim:
     return vectors[:, np.argsort(-values)[:dim]].T @ whitening
 
 
-def transform(matrix: np.ndarray, feats: np.ndarray) -> np.ndarray:
-    """Linear (D', D) or affine (D', D + 1) transform of (T, D) -> (T, D')."""
-    if matrix.shape[1] == feats.shape[1]:
-        return feats @ matrix.T
-    if matrix.shape[1] == feats.shape[1] + 1:
-        return feats @ matrix[:, :-1].T + matrix[:, -1]
-    raise PyserError(f"final.mat takes {matrix.shape[1]} dimensions, the spliced features have {feats.shape[1]}")
-
-
 def read_transform(path: str | Path) -> np.ndarray:
     """A final.mat, binary or text."""
     reader = Reader(path)

@@ -178,9 +178,9 @@ def dump(
     entries = read_scp(feats_scp)
     identity = hashlib.sha256(f"{config} {compress} {model.device} {model.dtype}".encode())
     identity.update(model_file(model_path).read_bytes())
-    for list_ in (feats_scp, ivectors_scp):
-        if list_:
-            identity.update(_identity_of(read_scp(list_)))
+    identity.update(_identity_of(entries))
+    if ivectors_scp:
+        identity.update(_identity_of(read_scp(ivectors_scp)))
     dropped = Dropped(f"{config.node} of {feats_scp}", max_dropped)
     table = MatrixTable(f"scp:{ivectors_scp}") if ivectors_scp else None
     feats = MatrixTable(f"scp:{feats_scp}")

@@ -66,17 +66,17 @@ def compute(model: Nnet3, feats: np.ndarray, ivectors: np.ndarray | None, config
     (t0 + (tlast - t0) // 2) // period, or the last row if that is not far away. The model's own precision and device are
     used: model.bfloat16() is faster still where the processor has it, and off by about 1 %.
     """
+    check(model, feats, ivectors, config)
     return compute_batch(model, [feats], [ivectors], config)[0]
 
 
 def compute_batch(
     model: Nnet3, feats: Sequence[np.ndarray], ivectors: Sequence[np.ndarray | None], config: ComputeConfig
 ) -> list[np.ndarray]:
-    """`compute` for several utterances; chunks of the same length are computed together."""
+    """`compute` for several utterances that `check` has passed; chunks of the same length are computed together."""
     node = model.full_name(config.node)
     chunks = []
     for number, (x, rows) in enumerate(zip(feats, ivectors, strict=True)):
-        check(model, x, rows, config)
         chunks += _chunks(number, x, rows, config, model.modulus)
     factor = config.frame_subsampling_factor
     outputs = [np.empty((-(-len(x) // factor), model.dims[node]), np.float32) for x in feats]

@@ -56,6 +56,7 @@ class Nnet3(nn.Module):
             raise PyserError(f"{path}: {error}") from None
         self._places = {name: place for place, name in enumerate(nnet.components)}
         self._order = self._topological_order(path)
+        self.modulus = self._modulus()
         if not nnet.nodes or self.modulus > MAX_MODULUS:
             raise PyserError(f"{path}: " + (f"a modulus of {self.modulus} is too large" if nnet.nodes else "has no nodes"))
         self.dims: dict[str, int] = {}
@@ -74,8 +75,7 @@ class Nnet3(nn.Module):
         """Precision of the parameters."""
         return next((p.dtype for p in self.state_dict().values() if p.is_floating_point()), torch.float32)
 
-    @property
-    def modulus(self) -> int:
+    def _modulus(self) -> int:
         """Shifting all frames by this many changes nothing; above 1 only where a descriptor rounds or switches."""
         moduli = [m for n in self.nnet.nodes.values() if isinstance(n, ReadingNode) for m in d.moduli(n.input)]
         return int(np.lcm.reduce([1, *moduli]))
