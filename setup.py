@@ -4,7 +4,9 @@ Every version that pyser pins is pinned here and nowhere else:
 `k2` is the default stack (Python 3.10, torch 1.13.1), `torch2` the modern one without k2.
 """
 
-from setuptools import find_packages, setup
+from glob import glob
+
+from setuptools import Extension, find_packages, setup
 
 COMMON = [
     "click==8.1.8",
@@ -19,6 +21,10 @@ COMMON = [
     "urllib3==2.8.0",
 ]
 
+# Not a Python module but a plain library for ctypes; without a compiler pyser does the same in torch, slower.
+NATIVE = Extension("pyser.native._native", sorted(glob("pyser/native/*.cpp")), optional=True,
+                   extra_compile_args=["-O3", "-std=c++17"])
+
 setup(
     name="pyser",
     version="0.1.0",
@@ -26,6 +32,7 @@ setup(
     license="Apache-2.0",
     packages=find_packages(include=["pyser", "pyser.*"]),
     package_data={"pyser": ["py.typed"]},
+    ext_modules=[NATIVE],
     python_requires=">=3.10",
     install_requires=["click", "lhotse", "matplotlib", "numba", "numpy",
                       "safetensors", "scipy", "soundfile", "tqdm", "torch"],

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from pyser import native as native  # before numpy and torch
+
 __version__ = "0.1.0"
 
 

@@ -72,7 +72,7 @@ class Affine(Layer):
         total, place = None, 0
         for part in sorted(enumerate(parts), key=lambda item: -len(item[1])):  # (those of all frames first)
             place = sum(earlier.shape[2] for earlier in parts[: part[0]])
-            product = matmul(part[1], self.weight[:, place : place + part[1].shape[2]])
+            product = part[1] @ self.weight[:, place : place + part[1].shape[2]].t()
             if total is None:
                 total = product
             else:
@@ -95,20 +95,6 @@ def _set(layer: Layer, name: str, value: np.ndarray | None, trained: bool) -> No
 def _want(good: bool, what: str) -> None:
     if not good:
         raise ValueError(f"expected {what}")
-
-
-def matmul(x: Tensor, weight: Tensor) -> Tensor:
-    """x (T, N, D), weight (out, D) -> (T, N, out).
-
-    On a CPU without gradients by numpy's OpenBLAS: the float32 product of torch 1.13 (MKL) is 2.6 times slower than it
-    on an AMD processor.
-    """
-    rows = x.reshape(-1, x.shape[2])
-    if torch.is_grad_enabled() or x.dtype != torch.float32 or x.device.type != "cpu":
-        product = rows @ weight.t()
-    else:
-        product = torch.from_numpy(np.matmul(rows.numpy(), weight.detach().numpy().T))
-    return product.view(x.shape[0], x.shape[1], -1)
 
 
 class RepeatedAffine(Layer):

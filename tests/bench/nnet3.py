@@ -1,7 +1,7 @@
 """How fast networks are computed: python tests/bench/nnet3.py [final.mdl ...]
 
 run_tdnn_1g (9.4 million parameters, random ones unless a model is given) to tdnnf12.noop, one thread, seconds of processor
-time for 600 s of audio, medians of 5, and the share of the machine's own float32 matrix product that the arithmetic reaches.
+time for 600 s of audio, medians of 5, and the share of torch's own float32 matrix product that the arithmetic reaches.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import pyser  # noqa: E402,F401  (before torch: see pyser.native)
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
@@ -53,7 +54,7 @@ def main() -> None:
     torch.set_num_threads(1)
     models = sys.argv[1:] or [""]
     random = np.random.default_rng(0)
-    square = random.normal(size=(2048, 2048)).astype(np.float32)
+    square = torch.randn(2048, 2048)
     peak = 2 * 2048**3 / seconds(lambda: square @ square)
     print(f"float32 matrix product: {peak / 1e9:.0f} billion operations a second")
     for path in models:
