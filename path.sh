@@ -8,7 +8,7 @@ case "${PYSER_STACK:-k2}" in
   torch2) pyser_venv=$PYSER_ROOT/.venv-torch2 ;;
   *) echo "path.sh: PYSER_STACK is '$PYSER_STACK', it must be k2 or torch2" >&2; return 1 2>/dev/null || exit 1 ;;
 esac
-if ! cat "$PYSER_ROOT/setup.py" "$PYSER_ROOT"/pyser/native/*.cpp | cmp -s - "$pyser_venv/.installed"; then  # pins and C++ changed: again
+if ! cat "$PYSER_ROOT/setup.py" "$PYSER_ROOT"/pyser/native/*.{cpp,h} | cmp -s - "$pyser_venv/.installed"; then  # pins and C++ changed: again
   echo "path.sh: setting up $pyser_venv (first time: a few minutes and about 4 GB)" >&2
   if [ "${PYSER_STACK:-k2}" = torch2 ]; then
     "$PYSER_ROOT/local/install.sh" --torch2 >&2 || return 1 2>/dev/null || exit 1

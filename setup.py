@@ -4,6 +4,7 @@ Every version that pyser pins is pinned here and nowhere else:
 `k2` is the default stack (Python 3.10, torch 1.13.1), `torch2` the modern one without k2.
 """
 
+import platform
 from glob import glob
 
 from setuptools import Extension, find_packages, setup
@@ -12,7 +13,6 @@ COMMON = [
     "click==8.1.8",
     "espeakng-loader==0.2.4",  # carries espeak-ng, which speaks egs/mini's corpora
     "matplotlib==3.10.1",
-    "numba==0.68.1",  # compiles the inner loops of i-vectors
     "safetensors==0.8.0",
     "scipy==1.15.3",
     "soundfile==0.14.0",
@@ -21,9 +21,14 @@ COMMON = [
     "urllib3==2.8.0",
 ]
 
-# Not a Python module but a plain library for ctypes; without a compiler pyser does the same in torch, slower.
-NATIVE = Extension("pyser.native._native", sorted(glob("pyser/native/*.cpp")), optional=True,
-                   extra_compile_args=["-O3", "-std=c++17"])
+# Not Python modules but plain libraries for ctypes, one for each generation of x86-64; pyser.native takes the newest that
+# the processor knows. Without a compiler pyser does the same in torch, slower.
+GENERATIONS = {"": [], "_v3": ["-march=x86-64-v3"], "_v4": ["-march=x86-64-v4"]}
+NATIVE = [
+    Extension(f"pyser.native._native{name}", sorted(glob("pyser/native/*.cpp")), depends=glob("pyser/native/*.h"),
+              optional=True, extra_compile_args=["-O3", "-std=c++17", "-Wno-psabi", *flags])
+    for name, flags in GENERATIONS.items() if not name or platform.machine() == "x86_64"
+]
 
 setup(
     name="pyser",
@@ -32,9 +37,9 @@ setup(
     license="Apache-2.0",
     packages=find_packages(include=["pyser", "pyser.*"]),
     package_data={"pyser": ["py.typed"]},
-    ext_modules=[NATIVE],
+    ext_modules=NATIVE,
     python_requires=">=3.10",
-    install_requires=["click", "lhotse", "matplotlib", "numba", "numpy",
+    install_requires=["click", "lhotse", "matplotlib", "numpy",
                       "safetensors", "scipy", "soundfile", "tqdm", "torch"],
     extras_require={
         "k2": [

@@ -55,5 +55,5 @@ fi
 "$venv/bin/pip" install -q --disable-pip-version-check -e "$root[$stack,test]" 2> >(grep -v '^WARNING' >&2) ||
   die "pip could not install the $stack stack; its lines above say why"
 
-cat "$root/setup.py" "$root"/pyser/native/*.cpp > "$venv/.installed"
+cat "$root/setup.py" "$root"/pyser/native/*.{cpp,h} > "$venv/.installed"
 log "done: $("$venv/bin/pyser" --version)"

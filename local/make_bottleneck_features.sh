@@ -36,12 +36,12 @@ name=$(basename "$data")
 nnet_dir=$nnet model=$nnet         # (a model file will do, what lies beside it counts)
 if [ ! -d "$nnet" ]; then nnet_dir=$(dirname "$nnet"); fi
 for file in final.safetensors final.raw final.mdl; do if [ -f "$model/$file" ]; then model=$model/$file; fi; done  # (in this order)
-if [ -f "$nnet_dir/cmvn_opts" ]; then read -r -a cmvn_opts < "$nnet_dir/cmvn_opts" || true
+if [ -f "$nnet_dir/cmvn_opts" ]; then read -r -a cmvn_opts < <(tr _ - < "$nnet_dir/cmvn_opts") || true
 elif [ -f "$nnet_dir/final.safetensors" ] || [[ $nnet == *.safetensors ]]; then cmvn_opts=(--norm-means=false --norm-vars=false)
 else fail "$nnet_dir/cmvn_opts is missing; it says whether the network's input was normalised"; fi
 
 case " ${cmvn_opts[*]} " in
-  *" --norm-means=false "*" --norm-vars=true "* | *" --norm-vars=true "*" --norm-means=false "*)
+  *" --norm-means=false "*"--norm-vars=true "* | *" --norm-vars=true "*"--norm-means=false "*)
     fail "$nnet_dir/cmvn_opts: variances are normalised only together with means" ;;
 esac
 

@@ -1,9 +1,14 @@
-"""Kaldi's conf files: a line `--name=value` for each option, `#` comments; read into a frozen dataclass."""
+"""Kaldi's conf files: a line `--name=value` for each option, `#` comments; read into a frozen dataclass.
+
+As in Kaldi (util/parse-options.cc) dashes, underscores and case make no difference in names, `--name` alone is true, and
+every file may hold the options that all of Kaldi's programs have, --verbose and --print-args; here these do nothing.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import typing
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,7 +16,8 @@ from pyser.errors import PyserError
 from pyser.files import read_lines
 
 Config = TypeVar("Config")
-BOOLEANS = {"true": True, "t": True, "1": True, "": True, "false": False, "f": False, "0": False}  # `--flag` alone is true
+BOOLEANS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
+COMMON: dict[str, type] = {"verbose": int, "print-args": bool}  # the options of every program of Kaldi's
 
 
 def read_conf(path: str | Path | None, kind: type[Config], **overrides: Any) -> Config:
@@ -26,24 +32,36 @@ def read_conf(path: str | Path | None, kind: type[Config], **overrides: Any) -> 
 
 def read_options(path: str | Path, kind: type) -> dict[str, Any]:
     """What a conf file sets of the dataclass `kind`: field -> value."""
-    types = typing.get_type_hints(kind)
+    types = {option_name(field): kind for field, kind in typing.get_type_hints(kind).items()}
     values: dict[str, Any] = {}
+    for where, name, text in conf_lines(path):
+        if name not in types and name not in COMMON:
+            raise PyserError(f"{where}: unknown option --{name}; known: {' '.join(sorted(types))}")
+        expected = types.get(name) or COMMON[name]
+        try:
+            value = parse_value("true" if text is None and expected is bool else text or "", expected)
+        except ValueError:
+            raise PyserError(f"{where}: --{name} is '{text or ''}', expected {type_name(expected)}") from None
+        if name in types:
+            values[name.replace("-", "_")] = value
+    return values
+
+
+def conf_lines(path: str | Path) -> Iterator[tuple[str, str, str | None]]:
+    """(file:line, name of the option, its value or None where it stands alone) of each line of a conf file."""
     for number, line in enumerate(read_lines(path), start=1):
         text = line.split("#", 1)[0].strip()
         if not text:
             continue
-        where = f"{path}:{number}"
         if not text.startswith("--"):
-            raise PyserError(f"{where}: '{text}' is not of the form --name=value")
-        name, _, value = text[2:].partition("=")
-        name = name.strip().lower().replace("-", "_")
-        if name not in types:
-            raise PyserError(f"{where}: unknown option --{name}; known: {' '.join(sorted(types))}")
-        try:
-            values[name] = parse_value(value.strip(), types[name])
-        except ValueError:
-            raise PyserError(f"{where}: --{name} is '{value.strip()}', expected {type_name(types[name])}") from None
-    return values
+            raise PyserError(f"{path}:{number}: '{text}' is not of the form --name=value")
+        name, equals, value = text[2:].partition("=")
+        yield f"{path}:{number}", option_name(name), value.strip() if equals else None
+
+
+def option_name(text: str) -> str:
+    """The name of an option as Kaldi knows it: `Left_Context` is left-context."""
+    return text.strip().lower().replace("_", "-")
 
 
 def write_conf(config: Any) -> str:

@@ -241,6 +241,20 @@ def test_online_with_and_without_speakers(archive):
     np.testing.assert_allclose(out["a2"], expected, rtol=1e-6)
 
 
+@pytest.mark.filterwarnings("error")
+def test_large_numbers_make_no_noise(archive):
+    """1e30 is normalised; what comes out too large for single precision is refused in one line."""
+    path, feats = archive
+    with MatrixWriter(f"ark:{path}/large.ark", compress=False) as writer:
+        writer.write("u", feats["a1"] * np.float32(1e30))
+    for command in (f"compute ark:{path}/large.ark ark:{path}/stats.ark",
+                    f"apply --norm-vars ark:{path}/stats.ark ark:{path}/large.ark ark:{path}/out.ark",
+                    f"apply-sliding --norm-vars ark:{path}/large.ark ark:{path}/out.ark"):
+        call(command)
+    with pytest.raises(PyserError, match="^u: not a number or infinite in what goes to .*out.ark; check the input"):
+        call(f"apply --norm-vars --reverse ark:{path}/stats.ark ark:{path}/large.ark ark:{path}/out.ark")
+
+
 def test_sliding_command(archive):
     path, feats = archive
     call("apply-sliding --center --cmn-window=20 --norm-vars=true", f"scp:{path}/feats.scp", f"ark:{path}/out.ark")

@@ -26,6 +26,12 @@ def test_a_conf_file_in_kaldis_form(tmp_path: Path) -> None:
     assert read_conf(None, Options) == Options()
 
 
+def test_names_and_common_options_as_kaldi_takes_them(tmp_path: Path) -> None:
+    path = tmp_path / "x.conf"
+    path.write_text("--Num_Ceps=7\n--use-energy\n--verbose=2\n--print_args=false\n--print-args\n")
+    assert read_conf(path, Options, name="y") == Options(7, name="y")
+
+
 def test_what_is_written_reads_back(tmp_path: Path) -> None:
     config = Options(5, 0.1, False, "a b", (3,))
     path = tmp_path / "x.conf"
@@ -36,9 +42,12 @@ def test_what_is_written_reads_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
-        ("--num-cepts=3", r"x.conf:2: unknown option --num_cepts; known: .*num_ceps"),
-        ("--num-ceps=many", r"x.conf:2: --num_ceps is 'many', expected a whole number"),
+        ("--num-cepts=3", r"x.conf:2: unknown option --num-cepts; known: .*num-ceps"),
+        ("--num-ceps=many", r"x.conf:2: --num-ceps is 'many', expected a whole number"),
         ("--use-energy=yes", r"expected true or false"),
+        ("--use-energy=", r"--use-energy is '', expected true or false"),
+        ("--num-ceps", r"--num-ceps is '', expected a whole number"),
+        ("--verbose=much", r"--verbose is 'much', expected a whole number"),
         ("--strides=1,a", r"expected a comma-separated list of a whole number"),
         ("num-ceps=3", r"not of the form --name=value"),
     ],

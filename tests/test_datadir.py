@@ -266,8 +266,12 @@ def test_perturb_speed_keeps_emotions(tmp_path):
                            ("wav.scp", "b-1.wav", "sox -t wav b-1.wav -t wav - speed 0.9 |")):
         assert [read_table(tmp_path / "p" / name)[key] for key in ("b-1", "sp0.9-b-1")] == [old, new]
     datadir.validate(tmp_path / "p", need_text=True)
-    datadir.perturb_speed(with_segments(tmp_path / "s"), tmp_path / "q", [0.9])
-    assert read_table(tmp_path / "q/segments") == {"sp0.9-a-1": "sp0.9-a-r 0 1", "sp0.9-a-2": "sp0.9-a-r 1 -1"}
+    (with_segments(tmp_path / "s") / "segments").write_text("a-1 a-r 0 0.9\na-2 a-r 0.9 -1 1\n")
+    datadir.perturb_speed(tmp_path / "s", tmp_path / "q", [0.9])
+    assert read_table(tmp_path / "q/segments") == {"sp0.9-a-1": "sp0.9-a-r 0 1", "sp0.9-a-2": "sp0.9-a-r 1 -1 1"}
+    (tmp_path / "s/segments").write_text("a-1 a-r 0 0.9\na-2 a-r 0.9\n")
+    with pytest.raises(PyserError, match="s/segments: expected 'recording start end'"):
+        datadir.perturb_speed(tmp_path / "s", tmp_path / "q", [0.9])
 
 
 def test_perturb_volume_keeps_emotions(tmp_path):

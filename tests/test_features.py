@@ -88,7 +88,7 @@ def test_bad_options_are_one_line(recording):
     wrong = call("mfcc", "compute", "--snip-edges=maybe", "scp:a", "ark:b")
     assert wrong.exit_code == 2 and "'maybe', expected true or false" in wrong.output
     (recording / "bad.conf").write_text("--num-mel-bin=40\n")
-    with pytest.raises(PyserError, match=r"bad.conf:1: unknown option --num_mel_bin; known: .* num_mel_bins"):
+    with pytest.raises(PyserError, match=r"bad.conf:1: unknown option --num-mel-bin; known: .* num-mel-bins"):
         call("mfcc", "compute", "--config", recording / "bad.conf", "scp:a", "ark:b")
     with pytest.raises(PyserError, match="--utt2spk is for warp factors"):
         Lists(utt2spk="utt2spk")
@@ -102,7 +102,7 @@ def test_conf_files_as_kaldi_reads_them(recording):
     (recording / "x.conf").write_text(write_conf(expected))
     assert read_conf(recording / "x.conf", MfccConfig) == expected
     (recording / "x.conf").write_text("--sample-frequency=8000.5\n")
-    with pytest.raises(PyserError, match="x.conf:1: --sample_frequency is '8000.5', expected a whole number"):
+    with pytest.raises(PyserError, match="x.conf:1: --sample-frequency is '8000.5', expected a whole number"):
         read_conf(recording / "x.conf", MfccConfig)
 
 
@@ -190,18 +190,50 @@ def test_too_short_and_unreadable_are_dropped(recording, golden, capsys):
         run(recording, MfccConfig(min_duration=0.31))
 
 
-def test_segments(recording, golden):
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("config", [
+    HIRES, MfccConfig(raw_energy=False, subtract_mean=True), FbankConfig(use_log_fbank=False)])
+def test_samples_too_large_are_dropped_without_a_word_from_numpy(recording, golden, config):
+    for key, scale in (("v", 1e25), ("w", 3e33), ("x", 1e13)):
+        soundfile.write(recording / f"{key}.wav", golden[0] / 32768 * scale, 16000, subtype="FLOAT")
+    (recording / "wav.scp").write_text("".join(f"{key} {recording}/{key}.wav\n" for key in "uvwx"))
+    line, feats = run(recording, config)
+    assert "4 utterances, 2 dropped: 2 with samples too large for single precision (e.g. v)" in line
+    assert list(feats) == ["u", "x"]
+
+
+def test_segments(recording, golden, capsys):
     """A part starting at a whole frame has that frame's numbers; -1 is the end; an end a little too late is cut back."""
     (recording / "segments").write_text("b u 0.1 -1\na u 0.0 0.105\nc u 0.25 0.26\nd x 0 1\ne u 2 3\nf u 0.1 0.7\n")
     line, feats = run(recording, segments=recording / "segments")
     assert list(feats) == ["b", "a", "f"] and "6 utterances, 3 dropped" in line
-    assert "unreadable (e.g. c)" in line and "without recording in wav.scp (e.g. d)" in line
+    assert "2 with a bad segment (e.g. c)" in line and "without recording in wav.scp (e.g. d)" in line
     assert np.abs(feats["a"] - golden[1][:9]).max() < 0.01
     assert np.abs(feats["b"] - golden[1][10:]).max() < 0.01
     np.testing.assert_array_equal(feats["f"], feats["b"])
+    capsys.readouterr()
+    (recording / "segments").write_text("a u 0.0\nb u 0.1 -1\n\nc u 2 1\nd u 0 1 left\ne u x 1\n")
+    line, feats = run(recording, segments=recording / "segments")
+    assert list(feats) == ["b"] and "6 utterances, 5 dropped: 5 with a bad segment (e.g. a)" in line
+    said = capsys.readouterr().out
+    assert "a: expected 'recording start end'" in said and "c: from 2 to 1 is no segment" in said and "line 3: " in said
     (recording / "segments").write_text("a u 0.0\n")
-    with pytest.raises(PyserError, match="a: expected 'recording start end', found 'u 0.0'"):
-        run(recording, segments=recording / "segments")
+    with pytest.raises(PyserError, match="1 with a bad segment .e.g. a.: nothing is left"):
+        run(recording, max_dropped=1, segments=recording / "segments")
+
+
+def test_channels_of_segments(recording, golden):
+    left, right = golden[0], golden[0][::-1]
+    soundfile.write(recording / "u.wav", np.stack([left, right], axis=1), 16000)
+    (recording / "segments").write_text("a u 0 -1 1\nb u 0.1 -1 0\nc u 0 -1 2\nd u 0 -1 0\n")
+    line, feats = run(recording, MfccConfig(), segments=recording / "segments")
+    assert list(feats) == ["a", "b", "d"] and "1 unreadable (e.g. c)" in line
+    np.testing.assert_array_equal(feats["a"], mfcc(right.astype(np.float32), MfccConfig()))
+    np.testing.assert_array_equal(feats["d"], mfcc(left.astype(np.float32), MfccConfig()))
+    (recording / "segments").write_text("a u 0 -1 1\nb u 0 -1\n")
+    with pytest.raises(PyserError, match="segments: b: .*u.wav: has 2 channels, and which one is not said; write it, 0 or 1"):
+        run(recording, MfccConfig(), segments=recording / "segments")
+    np.testing.assert_array_equal(run(recording, MfccConfig(channel=1), segments=recording / "segments")[1]["b"], feats["a"])
 
 
 def test_warp_factors_of_utterances_and_speakers(recording, golden):
@@ -215,6 +247,12 @@ def test_warp_factors_of_utterances_and_speakers(recording, golden):
     (recording / "warps").write_text("A 0.9\nB 1.1\n")
     _, feats = run(recording, MfccConfig(), vtln_map=f"ark:{recording}/warps", utt2spk=f"ark:{recording}/utt2spk")
     np.testing.assert_array_equal(feats["w"], mfcc(samples, MfccConfig(vtln_warp=0.9)))
+    pipes = Lists(vtln_map=f"ark:cat {recording}/warps |", utt2spk=f"ark:cat {recording}/utt2spk |")
+    target = f"ark:{recording}/piped.ark"
+    with pytest.raises(PyserError, match="pipes are not run here"):
+        compute_features(f"scp:{recording}/wav.scp", target, MfccConfig(), pipes)
+    compute_features(f"scp:{recording}/wav.scp", target, MfccConfig(), pipes, allow_pipes=True, compress=False)
+    np.testing.assert_array_equal(dict(read_mats(target))["w"], feats["w"])
     (recording / "warps").write_text("A x\n")
     with pytest.raises(PyserError, match="warps: A: expected a warp factor, found 'x'"):
         run(recording, vtln_map=recording / "warps")

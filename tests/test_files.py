@@ -27,6 +27,17 @@ def test_a_full_disk_is_one_line(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+def test_links_stay_links(tmp_path):
+    (tmp_path / "disk2").mkdir()
+    for name, target in (("x.mdl", "disk2/y.mdl"), ("z.mdl", "x.mdl"), ("new.mdl", "disk2/sub/new.mdl")):
+        (tmp_path / name).symlink_to(target)
+        with atomic(tmp_path / name) as temporary:
+            assert temporary.parent.parent in (tmp_path, tmp_path / "disk2")  # beside the target, on its disk
+            temporary.write_text(name)
+        assert (tmp_path / name).is_symlink() and (tmp_path / name).read_text() == name
+    assert (tmp_path / "disk2/y.mdl").read_text() == "z.mdl" and sorted(os.listdir(tmp_path / "disk2")) == ["sub", "y.mdl"]
+
+
 def test_torch_and_json_files(tmp_path):
     import torch
 

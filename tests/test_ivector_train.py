@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 
 from pyser.cli.ivector import group
@@ -16,9 +17,11 @@ from pyser.features.splice import splice
 from pyser.ivector.em import ExtractorConfig, accumulate, add_scatter, explained_variance, update, utterance_stats
 from pyser.ivector.extractor import read_extractor
 from pyser.ivector.online import OnlineIvectorConfig, extract_speaker, load_extractor
+from pyser.ivector.pairs import Pairs
 from pyser.ivector.pca import estimate_lda, estimate_pca, read_transform
 from pyser.ivector.train import TrainConfig, train
-from pyser.ivector.ubm import DiagGmm, UbmConfig, em_step, initialise_ubm, train_ubm
+from pyser.ivector.ubm import DiagGmm
+from pyser.ivector.ubm_em import UbmConfig, em_step, initialise_ubm, train_ubm
 from pyser.kaldi.tables import INTEGERS, MatrixWriter, TableWriter, load_mat, read_mats, read_scp
 
 GOLDEN = Path(__file__).parent / "golden" / "ivector"
@@ -34,20 +37,20 @@ def test_three_iterations_of_extractor_training_as_kaldi():
     data = np.load(GOLDEN / "training.npz")
     utts = sorted(name.split("/")[1] for name in data if name.startswith("feats/"))
     extractor = read_extractor(GOLDEN / "0.ie")
-    feats = np.concatenate([data[f"feats/{utt}"] for utt in utts])
+    feats = torch.from_numpy(np.concatenate([data[f"feats/{utt}"] for utt in utts]))
     indices = np.concatenate([data[f"indices/{utt}"] for utt in utts]).astype(np.int32)
     post = np.concatenate([data[f"post/{utt}"] for utt in utts])
-    posteriors = (indices, post, np.full(len(feats), indices.shape[1], np.int32))
+    pairs = Pairs.of((indices, post, np.full(len(feats), indices.shape[1], np.int32)))
     edges = np.cumsum([0, *(len(data[f"feats/{utt}"]) for utt in utts)])
-    stats = utterance_stats(feats, posteriors, edges, len(extractor.weights))
-    scatters = np.zeros(extractor.sigma_inv.shape)
-    add_scatter(scatters, feats, posteriors)
+    stats = utterance_stats(feats, pairs, edges, len(extractor.weights))
+    scatters = torch.zeros(extractor.sigma_inv.shape, dtype=torch.float64)
+    add_scatter(scatters, feats, pairs)
     config = ExtractorConfig(ivector_dim=6)
     auxfs, offsets, explained = [], [], []
     for iteration in (1, 2, 3):
         sums = accumulate(extractor, stats, scatters, batch=5)
         extractor = update(extractor, sums, scatters, config)
-        auxfs.append(sums.auxf / sums.gamma.sum())
+        auxfs.append(sums.auxf / float(sums.gamma.sum()))
         offsets.append(extractor.prior_offset)
         explained.append(explained_variance(extractor, sums.gamma))
         if iteration != 2:
@@ -69,7 +72,8 @@ def _same_model(ours, kaldis):
 def test_ubm_training_finds_the_mixture():
     random = np.random.default_rng(0)
     centres = np.array([[-6.0, 0.0], [0.0, 6.0], [6.0, 0.0], [0.0, -6.0]])
-    frames = np.concatenate([centre + random.normal(size=(500, 2)) for centre in centres]).astype(np.float32)
+    frames = np.concatenate([centre + random.normal(size=(500, 2)) for centre in centres])
+    frames = torch.from_numpy(frames.astype(np.float32))
     lines = []
     config = UbmConfig(num_gauss=4)
     ubm = initialise_ubm(frames, config, lines.append)
@@ -84,6 +88,7 @@ def test_ubm_training_finds_the_mixture():
 def test_em_never_gets_worse():
     frames = np.random.default_rng(1).standard_t(3, size=(2000, 5)).astype(np.float32)
     ubm = DiagGmm(np.full(3, 1 / 3), frames[:3].astype(np.float64), np.ones((3, 5)))
+    frames = torch.from_numpy(frames)
     likes = []
     for _ in range(8):
         ubm, like = em_step(ubm, [frames[:1500], frames[1500:]], UbmConfig(num_gauss=3))
@@ -92,7 +97,7 @@ def test_em_never_gets_worse():
 
 
 def test_rare_gaussians_go_only_where_asked():
-    frames = np.random.default_rng(1).normal(size=(500, 2)).astype(np.float32)
+    frames = torch.from_numpy(np.random.default_rng(1).normal(size=(500, 2)).astype(np.float32))
     ubm = DiagGmm(np.array([0.5, 0.5]), np.array([[0.0, 0.0], [90.0, 90.0]]), np.ones((2, 2)))
     kept, _ = em_step(ubm, [frames], UbmConfig(num_gauss=2), remove=False)
     assert np.array_equal(kept.means[1], ubm.means[1]) and kept.weights[1] == pytest.approx(1e-4)
@@ -101,7 +106,7 @@ def test_rare_gaussians_go_only_where_asked():
 
 
 def test_variances_are_floored():
-    frames = np.zeros((100, 3), np.float32)
+    frames = torch.zeros(100, 3)
     ubm, _ = em_step(DiagGmm(np.ones(1), np.zeros((1, 3)), np.ones((1, 3))), [frames], UbmConfig(num_gauss=1))
     assert (ubm.vars == 1e-3).all()
 
@@ -109,7 +114,7 @@ def test_variances_are_floored():
 def test_pca_whitens():
     random = np.random.default_rng(2)
     x = random.normal(size=(5000, 6)) @ random.normal(size=(6, 6)) + 3
-    matrix = estimate_pca(len(x), x.sum(0), x.T @ x, 4)
+    matrix = estimate_pca(len(x), torch.from_numpy(x.sum(0)), torch.from_numpy(x.T @ x), 4)
     y = x @ matrix[:, :-1].T + matrix[:, -1]
     assert matrix.shape == (4, 7)
     assert np.allclose(y.mean(0), 0, atol=1e-8) and np.allclose(np.cov(y.T, bias=True), np.eye(4), atol=1e-8)
@@ -197,7 +202,8 @@ def test_lda_separates_the_classes():
     x = (means[classes] + random.normal(size=(4000, 5))) @ mixing.T
     counts = np.bincount(np.append(classes, 6), minlength=8) - (np.arange(8) == 6)  # (classes without frames do no harm)
     first = np.stack([x[classes == c].sum(0) for c in range(8)])
-    lda = estimate_lda(counts.astype(float), first, x.T @ x, 3)
+    counts, first, second = (torch.from_numpy(one.astype(float)) for one in (counts, first, x.T @ x))
+    lda = estimate_lda(counts, first, second, 3)
     y = x @ lda.T
     centred = y - np.stack([y[classes == c].mean(0) if c in classes else y[0] for c in range(4)])[classes]
     np.testing.assert_allclose(centred.T @ centred / 4000, np.eye(3), atol=1e-8)
@@ -205,7 +211,7 @@ def test_lda_separates_the_classes():
     np.testing.assert_allclose(between, np.diag(np.diag(between)), atol=1e-8)
     assert (np.diff(np.diag(between)) < 0).all() and between[0, 0] > 2 and between[2, 2] < 0.01
     with pytest.raises(PyserError, match="4 classes and 4000 frames cannot estimate an LDA to 4 dimensions"):
-        estimate_lda(counts.astype(float), first, x.T @ x, 4)
+        estimate_lda(counts, first, second, 4)
 
 
 def test_train_with_alignments(tmp_path, golden):
@@ -222,3 +228,44 @@ def test_train_with_alignments(tmp_path, golden):
     (tmp_path / "ali.txt").write_text("".join(f"{utt} 1 2 3\n" for utt in lengths))
     with pytest.raises(PyserError, match="3 classes for .* frames; align these features"):
         train(tmp_path, tmp_path / "again", config)
+
+
+@pytest.mark.parametrize("option", ["--ivector-dim=0", "--num-iters=0", "--num-gauss=0", "--num-utts=-3"])
+def test_sizes_must_be_positive(option, tmp_path):
+    done = CliRunner().invoke(group, ["train", option, str(tmp_path), str(tmp_path / "out")])
+    assert isinstance(done.exception, PyserError) and str(done.exception) == f"{option}: expected a positive number"
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_smallest_extractor(tmp_path, golden):
+    data = _data_dir(tmp_path, golden)
+    train(data, tmp_path / "x", TrainConfig(num_gauss=1, ivector_dim=1, num_iters=1))
+    rows = extract_speaker(load_extractor(tmp_path / "x"), [golden["feats/spk2-u1"]])[0]
+    assert rows.shape[1] == 1 and np.isfinite(rows).all()
+
+
+def test_the_same_without_the_compiled_loops(tmp_path, golden, monkeypatch):
+    """The way a GPU goes."""
+    data = _data_dir(tmp_path, golden)
+    config = TrainConfig(num_gauss=2, ivector_dim=5, num_iters=2)
+    train(data, tmp_path / "compiled", config)
+    monkeypatch.setattr("pyser.ivector.kernels.available", False)
+    train(data, tmp_path / "torch", config)
+    one, other = (read_extractor(tmp_path / name / "final.ie") for name in ("compiled", "torch"))
+    assert one.prior_offset == pytest.approx(other.prior_offset, rel=1e-3)
+    assert np.allclose(one.sigma_inv, other.sigma_inv, rtol=1e-2, atol=1e-2)
+    tables = [json.loads((tmp_path / name / "iterations.json").read_text())["2"] for name in ("compiled", "torch")]
+    assert tables[0]["auxf_per_frame"] == pytest.approx(tables[1]["auxf_per_frame"], rel=1e-4)
+
+
+def test_scatter_by_hand():
+    random = np.random.default_rng(4)
+    feats, gauss = random.normal(size=(200, 3)).astype(np.float32), random.integers(0, 4, (200, 2)).astype(np.int32)
+    post, count = random.random((200, 2)).astype(np.float32), random.integers(0, 3, 200).astype(np.int32)
+    total = torch.zeros(5, 3, 3, dtype=torch.float64)
+    add_scatter(total, torch.from_numpy(feats), Pairs.of((gauss, post, count)))
+    wanted = np.zeros((5, 3, 3))
+    for t in range(200):
+        for j in range(count[t]):
+            wanted[gauss[t, j]] += float(post[t, j]) * np.outer(feats[t], feats[t]).astype(np.float64)
+    assert np.allclose(total, wanted, rtol=1e-5, atol=1e-5)

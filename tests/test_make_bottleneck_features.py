@@ -80,7 +80,10 @@ def test_normalised_input(folder):
     """cmvn_opts that ask for it, and online CMVN."""
     (folder / "nnet" / "final.mdl").unlink()
     (folder / "nnet" / "final.raw").write_bytes((GOLDEN / "noivector.raw").read_bytes())
-    (folder / "nnet" / "cmvn_opts").write_text("--norm-means=true --norm-vars=true\n")
+    (folder / "nnet" / "cmvn_opts").write_text("--norm_means=false --norm-vars=true\n")
+    code, text = run(folder, "bn", "data", "bnf", "nnet")
+    assert code != 0 and "variances are normalised only together with means" in text
+    (folder / "nnet" / "cmvn_opts").write_text("--norm-means=true --norm_vars=true\n")
     code, text = run(folder, "bn", "data", "bnf", "nnet")
     assert code != 0 and "data/cmvn.scp is missing" in text
     pyser = [sys.executable, "-c", "from pyser.cli import main; main()"]

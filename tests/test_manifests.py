@@ -1,5 +1,7 @@
 """Kaldi data directories <-> Lhotse manifests and cuts."""
 
+import re
+
 import numpy as np
 import pytest
 import soundfile
@@ -112,15 +114,34 @@ def test_lhotse_manifests_become_a_valid_data_directory(tmp_path):
 
 @pytest.mark.parametrize("name, content, message", [
     ("segments", "a-1 rec1 0 0.5\na-2 rec1 0.5 1.25\n", "segments: b-1 of utt2spk is missing"),
-    ("segments", "a-1 rec1 0 0.5\na-2 rec1 0.5\nb-1 rec2 0 -1\n", "a-2: expected 'recording start end'"),
-    ("segments", "a-1 rec1 0 0.5\na-2 rec1 0.5 9\nb-1 rec2 0 -1\n", "a-2: 0.5-9 s is outside the 1.50 s of rec1"),
-    ("segments", "a-1 rec1 0 0.5\na-2 rec9 0.5 1\nb-1 rec2 0 -1\n", "no recording rec9 for utterance a-2"),
+    ("segments", "a-1 rec1 0 0\na-2 rec1 0.5\nb-1 rec3 0 -1\n", "3 with a bad segment .e.g. a-1.: nothing is left"),
     ("wav.scp", "rec1 sph2pipe -f wav x.sph |\nrec2 y.wav\n", "rec1 is a command"),
 ])
 def test_bad_data_directories(data, name, content, message):
     (data / name).write_text(content)
     with pytest.raises(PyserError, match=message):
         read_data_dir(data)
+
+
+@pytest.mark.parametrize("line, message", [
+    ("rec1 0.5", "expected 'recording start end'"), ("rec1 0.5 9", "0.5-9 s does not fit into 1.50 s"),
+    ("rec9 0.5 1", "no recording rec9"), ("rec1 1 0.5", "from 1 to 0.5 is no segment"),
+    ("rec1 0.5 0.55", "shorter than 0.1 s"), ("rec1 0.5 1 1", "no channel 1 in the 1 of rec1"),
+])
+def test_segments_that_kaldi_leaves_out_are_left_out(data, capsys, line, message):
+    (data / "segments").write_text(f"a-1 rec1 0 0.5\na-2 {line}\nb-1 rec2 0 -1\n")
+    assert [one.id for one in read_data_dir(data)[1]] == ["a-1", "b-1"]
+    assert re.search(f"segments: a-2: .*{re.escape(message)}", capsys.readouterr().err)
+
+
+def test_channels_go_there_and_back(data, tmp_path):
+    soundfile.write(tmp_path / "rec1.wav", np.zeros((24000, 2)), 16000)
+    (data / "segments").write_text("a-1 rec1 0 1.5 1\na-2 rec1 0.5 1.25 0\nb-1 rec2 0.1 -1 0\n")
+    recordings, supervisions = read_data_dir(data)
+    assert [one.channel for one in supervisions] == [1, 0, 0]
+    write_data_dir(recordings, supervisions, tmp_path / "again")
+    assert read_table(tmp_path / "again/segments") == {
+        "a-1": "rec1 0 1.5 1", "a-2": "rec1 0.5 1.25 0", "b-1": "rec2 0.1 1.5"}
 
 
 def test_import_command_is_the_way_back(data, tmp_path):

@@ -169,3 +169,16 @@ def test_resampling_keeps_a_tone_and_removes_what_does_not_fit(rate_in, rate_out
     if rate_out < rate_in:
         high = np.sin(2 * np.pi * 0.47 * rate_in * np.arange(count) / rate_in)
         assert np.abs(resample(high, ratio))[50:-50].max() < 0.01
+
+
+@pytest.mark.parametrize("rate, milliseconds, samples", [
+    (8000, 10, 80), (10000, 10, 100), (16000, 10, 160), (22050, 10, 220), (44100, 10, 441), (8000, 12.5, 100),
+    (22050, 12.5, 275), (16000, 3.3, 52), (10000, 3.3, 32), (20000, 3.3, 65), (10000, 9.7, 96), (20000, 33.3, 665),
+    (44100, 3.3, 145), (16000, 25, 400), (22050, 25, 551), (11025, 25, 275), (44100, 25, 1102),
+])
+def test_lengths_in_samples_as_kaldi_rounds_them(rate, milliseconds, samples):
+    """static_cast<int32>(samp_freq * 0.001 * ms) of floats: 3.3 is 3.29999995, and 10 kHz times that are 32 samples."""
+    assert MfccConfig(sample_frequency=rate, high_freq=0, frame_shift=milliseconds).shift == samples
+    if samples % 2 == 0:
+        assert MfccConfig(sample_frequency=rate, frame_length=milliseconds, round_to_power_of_two=False, num_mel_bins=3,
+                          num_ceps=3).size == samples

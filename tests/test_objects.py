@@ -183,6 +183,27 @@ def test_kinds_of_binary_objects_without_a_mark(tmp_path, kind, values, found):
     assert (tmp_path / "y").read_bytes() == (tmp_path / "z").read_bytes()
 
 
+@pytest.mark.parametrize("rows, kind", [("\n1 2 3" * 90_000, "matrix"), (" 1 2 3" * 90_000, "vector")])
+def test_kinds_of_large_objects_of_text(rows, kind):
+    """More than is looked at first; and one that was cut short is still named by its own kind."""
+    for text in (f"a [{rows} ]\nb [{rows} ]\n", f"a [{rows} ]\nb [{rows}"):
+        stream = Stream(io.BytesIO(text.encode()), "t")
+        read_key(stream)
+        assert kind_of(Reader.of(stream, "t")) == kind
+
+
+def test_the_kind_is_that_of_what_precedes_the_damage(tmp_path):
+    (tmp_path / "t").write_text("a [\n 1 2\n 3 4 ]\nb [\n 1 2\n 3 x ]\n")
+    result = copy(f"ark:{tmp_path}/t", f"ark:{tmp_path}/out")
+    assert "t: b: byte 32: expected numbers" in str(result.exception)
+
+
+def test_one_truth_value_is_one_letter(tmp_path):
+    (tmp_path / "t").write_text("a True\n")
+    result = copy("--type", "bool", f"ark:{tmp_path}/t", f"ark:{tmp_path}/out")
+    assert "t: a: byte 7: expected one value on the line, not 'True'" in str(result.exception)
+
+
 def test_the_kind_is_found_in_the_next_file_of_an_scp_file(tmp_path):
     (tmp_path / "1").write_text("[ ]\n")
     (tmp_path / "2").write_text("[ 1 2 ]\n")

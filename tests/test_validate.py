@@ -40,9 +40,9 @@ def set_line(path, number, line):
     path.write_bytes("".join(one + "\n" for one in lines).encode())
 
 
-def fails(path, message, *args, **options):
+def fails(path, message, **options):
     with pytest.raises(PyserError, match=re.escape(message)) as error:
-        validate(path, *args, **options)
+        validate(path, **{"need_text": True, **options})
     assert "\n" not in str(error.value)
 
 
@@ -74,7 +74,7 @@ def test_every_list_is_sorted_unique_and_ends_in_a_newline(tmp_path, name):
         fails(tmp_path, message)
     path.write_text("\n".join(lines))
     fails(tmp_path, f"{name}: the last line does not end in a newline")
-    path.write_bytes(b"a-1 \xff\n")
+    path.write_bytes(b"a-1\xff x\n" if name.endswith(".scp") else b"a-1 \xff\n")  # (file names may be any bytes)
     fails(tmp_path, f"{name}: not UTF-8")
 
 
@@ -118,10 +118,25 @@ def test_values(tmp_path, name, value, message):
     fails(tmp_path, message)
 
 
-@pytest.mark.parametrize("value", ["none 0 1", "r1 0", "r1 0 1 2", "r1 1 1", "r1 2 1", "r1 -2 1", "r1 zero 1", "r1 0 nan"])
+@pytest.mark.parametrize("value", [
+    "none 0 1", "r1 0", "r1 0 1 2 3", "r1 0 1 A", "r1 1 1", "r1 2 1", "r1 -2 1", "r1 zero 1", "r1 0 nan",
+])
 def test_segments(tmp_path, value):
     set_line(make(tmp_path, True) / "segments", 1, f"a-2 {value}")
     fails(tmp_path, "segments: a-2: ")
+
+
+def test_segments_may_name_their_channel(tmp_path):
+    set_line(make(tmp_path, True) / "segments", 1, "a-2 r1 1.5 -1 1")
+    validate(tmp_path, need_text=True)
+
+
+@pytest.mark.parametrize("text", ["", "a-1 <s>\n", "z X\n", "b\na\n"])
+def test_a_text_that_is_not_required_is_not_looked_at(tmp_path, text):
+    (make(tmp_path, False) / "text").write_text(text)
+    assert "4 utterances" in validate(tmp_path)
+    with pytest.raises(PyserError, match="text"):
+        validate(tmp_path, need_text=True)
 
 
 def test_wav_scp_holds_no_other_recordings_and_may_use_a_tilde_in_a_command(tmp_path):
@@ -142,7 +157,7 @@ def test_text_has_no_odd_characters(tmp_path, words, message):
     set_line(make(tmp_path, False) / "text", 1, f"a-2 {words}")
     fails(tmp_path, message)
     if "printable" in message:
-        validate(tmp_path, printable=False)
+        validate(tmp_path, need_text=True, printable=False)
 
 
 @pytest.mark.parametrize("words", ["Äß 中文", "A\tB  C", "A#0B", "A<s>", "<unk> [noise]", "क\u200dष"])
@@ -207,7 +222,7 @@ def test_warnings(tmp_path):
     make(tmp_path, False)
     set_line(tmp_path / "text", 2, "b-1")
     set_line(tmp_path / "reco2file_and_channel", 1, "a-2 x 1")
-    lines = validate(tmp_path).splitlines()
+    lines = validate(tmp_path, need_text=True).splitlines()
     assert lines[1] == f"WARNING: {tmp_path}/text: 1 utterances have no words, e.g. b-1"
     assert lines[2].endswith("reco2file_and_channel: a-2: the channel should be A or B, not 1")
     speakers(tmp_path, "s s s s", "s a-1 a-2 b-1 c-1\n")

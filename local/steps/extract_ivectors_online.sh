@@ -24,6 +24,19 @@ $cmd JOB=1:"$nj" "$out/log/extract_ivectors.JOB.log" \
 rm -f "$out/ivector_online.scp"
 for job in $(seq "$nj"); do cat "$out/ivector_online.$job.scp"; done | sort > "$out/.ivector_online.scp.tmp"
 echo "$period" > "$out/ivector_period"
-if [ -s "$extractor/final.ie.id" ]; then cp "$extractor/final.ie.id" "$out/final.ie.id"
-elif [ -f "$extractor/final.ie" ]; then md5sum < "$extractor/final.ie" | cut -d ' ' -f 1 > "$out/final.ie.id"; fi  # tells later stages whose i-vectors these are
+# final.ie.id tells later stages whose i-vectors these are: what lies beside the extractor, or its MD5, as Kaldi's
+# steps/nnet2/get_ivector_id.sh has it (which keeps the latter there if it may). A conf file says where the extractor is.
+ie=$extractor/final.ie
+for conf in "$extractor" "$extractor/ivector_extractor.conf" "$extractor/conf/ivector_extractor.conf"; do
+  [ -f "$conf" ] || continue
+  named=$(sed -n 's/#.*//; s/^[[:blank:]]*--ivector[-_]extractor=[[:blank:]]*//p' "$conf" | sed 's/[[:blank:]]*$//' | tail -n 1)
+  if [ -n "$named" ]; then ie=$named; if [ ! -e "$ie" ]; then ie=$(dirname "$conf")/$named; fi; fi
+  break
+done
+id=$(dirname "$ie")/final.ie.id
+if [ "$(basename "$ie")" = final.ie ] && [ -s "$id" ]; then cat "$id" > "$out/final.ie.id"
+else
+  md5sum < "$ie" | cut -d ' ' -f 1 > "$out/final.ie.id"
+  if [ "$(basename "$ie")" = final.ie ]; then cp "$out/final.ie.id" "$id" 2>/dev/null || true; fi
+fi
 mv "$out/.ivector_online.scp.tmp" "$out/ivector_online.scp"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 
 import click
@@ -50,7 +51,10 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Entry point: a PyserError becomes one line on stderr and exit code 1."""
+    """Entry point: a PyserError becomes one line on stderr and exit code 1. Names of files are printed byte by byte."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="surrogateescape")
     try:
         cli()
     except PyserError as error:

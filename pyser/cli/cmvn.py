@@ -50,7 +50,6 @@ def apply(
 
 
 @group.command("apply-online", cls=KaldiCommand)
-@click.option("--config", type=click.Path(), help="Kaldi conf file, e.g. conf/online_cmvn.conf")
 @click.option("--spk2utt", type=click.Path(), help="go on from a speaker's earlier utterances")
 @config_options(OnlineCmvnConfig)
 @options.max_dropped
@@ -59,14 +58,14 @@ def apply(
 @click.argument("rspecifier")
 @click.argument("wspecifier")
 def apply_online(
-    global_stats: str, rspecifier: str, wspecifier: str, config: str | None, spk2utt: str | None, max_dropped: float,
-    allow_pipes: bool, **overrides: Any,
+    global_stats: str, rspecifier: str, wspecifier: str, spk2utt: str | None, max_dropped: float, allow_pipes: bool,
+    **overrides: Any,
 ) -> None:
     """Normalise features frame by frame, as online decoding does."""
     from pyser.config import read_conf
     from pyser.features.cmvn_tables import apply_online_cmvn
 
-    conf = read_conf(config, OnlineCmvnConfig, **overrides)
+    conf = read_conf(None, OnlineCmvnConfig, **overrides)
     print_line(apply_online_cmvn(global_stats, rspecifier, wspecifier, conf, spk2utt, max_dropped, allow_pipes), wspecifier)
 
 

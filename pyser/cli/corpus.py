@@ -86,4 +86,4 @@ def import_manifests(recordings: str, supervisions: str, data_dir: str) -> None:
         if not Path(path).is_file():
             raise PyserError(f"{path}: no such manifest")
     write_data_dir(RecordingSet.from_file(recordings), SupervisionSet.from_file(supervisions), data_dir)
-    print(validate(data_dir))
+    print(validate(data_dir, need_text=Path(data_dir, "text").exists()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -17,14 +18,15 @@ def group() -> None:
 
 
 @group.command()
-@click.option("--text/--no-text", default=True, help="require text")
+@click.option("--text/--no-text", default=True, help="require and check text")
 @click.option("--feats/--no-feats", default=True, help="require feats.scp")
 @click.option("--wav/--no-wav", default=True, help="require wav.scp")
 @click.option("--no-spk-sort", is_flag=True, help="utt2spk need not be in the order of the speakers")
 @click.option("--non-print", is_flag=True, help="allow non-printable characters in text")
 @click.argument("directory")
 def validate(text: bool, feats: bool, wav: bool, no_spk_sort: bool, non_print: bool, directory: str) -> None:
-    """Check DIRECTORY; one line says what is in it or what is wrong. What is there is checked, required or not."""
+    """Check DIRECTORY; one line says what is in it or what is wrong. What is there is checked, required or not, but for a
+    text that is not required."""
     print(datadir.validate(directory, text, feats, wav, not no_spk_sort, not non_print))
 
 
@@ -105,7 +107,8 @@ def combine(extra_files: str, skip_fix: bool, target: str, sources: tuple[str, .
 def copy(ctx: click.Context, feats: bool, validate_opts: str, source: str, target: str, **affixes: Any) -> None:
     """All lists, under other ids where a prefix or suffix is given; the copy is checked."""
     datadir.copy(source, target, datadir.Affixes(**affixes), feats)
-    checks = validate.make_context("validate", ["--no-text", "--no-feats", *validate_opts.split(), target], parent=ctx)
+    lacking = [] if Path(target, "text").exists() else ["--no-text"]
+    checks = validate.make_context("validate", [*lacking, "--no-feats", *validate_opts.split(), target], parent=ctx)
     validate.invoke(checks)
 
 

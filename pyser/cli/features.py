@@ -16,7 +16,6 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 def compute_options(kind: type) -> Callable[[Command], Command]:
     """Arguments and options of a compute command; every field of the config dataclass `kind` is one of them."""
     decorators = [
-        click.option("--config", type=click.Path(), help="Kaldi conf file; options given here override it"),
         click.option("--segments", type=click.Path(), help="cut these segments out of the recordings"),
         click.option("--vtln-map", type=click.Path(), help="warp factor of each utterance (with --utt2spk: speaker)"),
         click.option("--utt2spk", type=click.Path(), help="utterance to speaker, for --vtln-map"),
@@ -39,7 +38,7 @@ def compute_options(kind: type) -> Callable[[Command], Command]:
 
 
 def run(
-    kind: Any, config: str | None, segments: str | None, vtln_map: str | None, utt2spk: str | None,
+    kind: Any, segments: str | None, vtln_map: str | None, utt2spk: str | None,
     write_utt2dur: str | None, write_num_frames: str | None, compress: bool, allow_pipes: bool, max_dropped: float,
     wav_rspecifier: str, wspecifier: str, **overrides: Any,
 ) -> None:
@@ -48,6 +47,6 @@ def run(
     from pyser.features.compute import Lists, compute_features, log_of
 
     lists = Lists(segments, vtln_map, utt2spk, write_utt2dur, write_num_frames)
-    line = compute_features(wav_rspecifier, wspecifier, read_conf(config, kind, **overrides), lists, max_dropped,
+    line = compute_features(wav_rspecifier, wspecifier, read_conf(None, kind, **overrides), lists, max_dropped,
                             allow_pipes, compress)
     print(line, file=log_of(wspecifier))

@@ -6,6 +6,9 @@ import click
 
 from pyser.cli.config_options import KaldiCommand, Value
 
+use_gpu = click.option("--use-gpu", type=click.Choice(["yes", "no", "optional", "wait"]), default="no", show_default=True,
+                       help="optional: if there is one")
+
 
 @click.group()
 def group() -> None:
@@ -22,19 +25,21 @@ def group() -> None:
 @click.option("--online-cmvn-iextractor/--no-online-cmvn-iextractor", default=False, show_default=True,
               help="statistics of normalised features")
 @click.option("--seed", default=0, show_default=True)
+@use_gpu
 @click.argument("data_dir")
 @click.argument("extractor_dir")
 def train(
     num_gauss: int, ivector_dim: int, num_iters: int, num_utts: int, ali: str, update_variances: bool,
-    online_cmvn_iextractor: bool, seed: int, data_dir: str, extractor_dir: str,
+    online_cmvn_iextractor: bool, seed: int, use_gpu: str, data_dir: str, extractor_dir: str,
 ) -> None:
     """PCA or LDA, UBM and extractor from the features of DATA_DIR, as Kaldi's files in EXTRACTOR_DIR."""
+    from pyser.device import choose_device
     from pyser.ivector.train import TrainConfig
     from pyser.ivector.train import train as run
 
     run(data_dir, extractor_dir, TrainConfig(
         num_gauss, ivector_dim, num_iters, num_utts, ali=ali, update_variances=update_variances,
-        online_cmvn_iextractor=online_cmvn_iextractor, seed=seed))
+        online_cmvn_iextractor=online_cmvn_iextractor, seed=seed), choose_device(use_gpu))
 
 
 @group.command(cls=KaldiCommand)
@@ -59,13 +64,14 @@ def train(
 @click.option("--length-tolerance", default=0, show_default=True, help="frames by which weights may be too long or short")
 @click.option("--compress/--no-compress", default=True, show_default=True)
 @click.option("--allow-pipes", is_flag=True, help="run the commands in rspecifiers and scp files")
+@use_gpu
 @click.argument("extractor_dir")
 @click.argument("feats_rspecifier")
 @click.argument("wspecifier")
 def extract(
     extractor_dir: str, feats_rspecifier: str, wspecifier: str, config: str | None, spk2utt: str | None,
     utts_per_spk_max: int | None, frame_weights_rspecifier: str | None, length_tolerance: int, compress: bool,
-    allow_pipes: bool, solver: str, **options: int | float | bool | None,
+    allow_pipes: bool, use_gpu: str, solver: str, **options: int | float | bool | None,
 ) -> None:
     """Online i-vectors of scp:feats.scp to ark,scp:FILE.ark,FILE.scp.
 
@@ -80,6 +86,7 @@ def extract(
     given = {name: value for name, value in options.items() if value is not None}
     if solver == "exact":
         given["num_cg_iters"] = 0
-    how = DumpConfig(spk2utt, utts_per_spk_max, frame_weights_rspecifier, length_tolerance, compress, allow_pipes)
+    how = DumpConfig(spk2utt, utts_per_spk_max, frame_weights_rspecifier, length_tolerance, compress, allow_pipes,
+                     use_gpu)
     line = dump(online, feats_rspecifier, wspecifier, replace(online.config, **given), how)  # type: ignore[arg-type]
     click.echo(line, err=wspecifier.partition(":")[2] == "-")

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from pyser.cli import options
-from pyser.cli.config_options import KaldiCommand, Value
+from pyser.cli.config_options import KaldiCommand, Value, without_effect
 from pyser.errors import PyserError
 
 
@@ -30,6 +30,8 @@ def group() -> None:
 @click.option("--acoustic-scale", type=float, default=1.0, show_default=True, help="multiply the output, after priors")
 @click.option("--apply-exp", type=Value(bool), default="false", help="exponentiate the output  [false]")
 @click.option("--compress/--no-compress", default=False, show_default=True)
+@without_effect(int, ["extra-left-context", "extra-right-context", "extra-left-context-initial", "extra-right-context-final"])
+@without_effect(bool, ["debug-computation"])
 @options.max_dropped
 @options.allow_pipes
 @options.network_device

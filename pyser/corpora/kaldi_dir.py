@@ -7,7 +7,8 @@ from typing import Any
 
 from pyser.errors import Dropped, PyserError
 from pyser.kaldi.datadir import keep, read_dir, validate, write_dir
-from pyser.kaldi.manifests import SLACK, manifests, recording, segment, write_manifests
+from pyser.kaldi.manifests import manifests, recording, segment, write_manifests
+from pyser.kaldi.segments import BadSegment
 from pyser.kaldi.wav import parse_entry
 
 LISTS = ("wav.scp", "segments", "text", "utt2spk", "spk2gender", "utt2emo", "utt2avd", "utt2lang", "utt2uniq")
@@ -50,14 +51,17 @@ def prepare_kaldi_dir(source: str | Path, target: str | Path, max_dropped: float
         elif "segments" in lists and utt not in lists["segments"]:
             dropped.add(utt, "without segment in segments")
         else:
-            name, start, end = segment(lists, utt, source)
-            if name not in recordings:
-                dropped.add(utt, bad.get(name, "without audio in wav.scp"))
-            elif start >= recordings[name].duration or end > recordings[name].duration + SLACK:
-                dropped.add(utt, "outside its recording")
-            else:
-                end = recordings[name].duration if end == -1 else min(end, recordings[name].duration)
+            try:
+                part = segment(lists, utt, source)
+                one = recordings.get(part.recording)
+                if one is None:
+                    dropped.add(utt, bad.get(part.recording, "without audio in wav.scp"))
+                    continue
+                start, end = part.within(one.num_samples, one.sampling_rate) if "segments" in lists else (0.0, one.duration)
                 lists["utt2dur"][utt] = f"{end - start:.7g}"
+            except BadSegment as error:
+                print(f"{utt}: {error}", flush=True)
+                dropped.add(utt, "with a bad segment")
     closing = dropped.finish(len(utts))
     lists = keep(lists, lists["utt2dur"])
     used = {key: recordings[key] for key in lists["wav.scp"]}

@@ -59,12 +59,14 @@ class OnlineCmvnConfig:
 @dataclass(frozen=True)
 class SlidingCmvnConfig:
     """Options of apply-cmvn-sliding: the window is the cmn_window frames around a frame (center) or before it; at the
-    start of an utterance it reaches ahead, without center to at least min_cmn_window frames."""
+    start of an utterance it reaches ahead, without center to at least min_cmn_window frames. max_warnings: nothing is said
+    of windows of one frame here."""
 
     cmn_window: int = 600
     min_cmn_window: int = 100
     norm_vars: bool = False
     center: bool = False
+    max_warnings: int = 5
 
     def __post_init__(self) -> None:
         if self.cmn_window < 1:
@@ -104,6 +106,7 @@ def mean_and_deviation(stats: np.ndarray, need_variance: bool = True) -> tuple[n
     return mean, np.sqrt(np.maximum(stats[1, :-1] / count - mean**2, VARIANCE_FLOOR))
 
 
+@np.errstate(over="ignore", invalid="ignore")  # (whoever writes the result says so when it is not finite)
 def apply_cmvn(feats: np.ndarray, stats: np.ndarray, config: CmvnConfig = CmvnConfig()) -> np.ndarray:  # noqa: B008 (frozen)
     """(T, D) -> (T, D) float32, normalised by `stats` (2, D + 1)."""
     if feats.shape[1] != stats.shape[1] - 1:
@@ -122,6 +125,7 @@ def _dims(dims: list[int], size: int) -> list[int]:
     return dims
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def apply_sliding_cmvn(feats: np.ndarray, config: SlidingCmvnConfig) -> np.ndarray:
     """(T, D) -> (T, D) float32, every frame normalised by the window around or before it."""
     feats = np.asarray(feats, np.float64)

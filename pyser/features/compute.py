@@ -19,9 +19,10 @@ from pyser.features.mfcc import MfccConfig, mfcc
 from pyser.kaldi.maps import read_map
 from pyser.kaldi.objects import KINDS
 from pyser.kaldi.resample import resample
+from pyser.kaldi.segments import BadSegment, Segment, read_segments
 from pyser.kaldi.specifier import Wspecifier
 from pyser.kaldi.tables import MatrixWriter, TableWriter
-from pyser.kaldi.wav import cut_segment, read_audio, read_waves
+from pyser.kaldi.wav import SeveralChannels, read_audio, read_waves
 
 REPORT_SECONDS = 10.0
 
@@ -63,6 +64,8 @@ def features(samples: np.ndarray, rate: int, config: MfccConfig | FbankConfig) -
     feats = mfcc(samples, config) if isinstance(config, MfccConfig) else fbank(samples, config)
     if not len(feats):
         raise Refused(f"shorter than one window of {config.frame_length:g} ms")
+    if not np.isfinite(feats).all():
+        raise Refused("with samples too large for single precision")
     return feats
 
 
@@ -87,7 +90,7 @@ def compute_features(
     name = "mfcc" if isinstance(config, MfccConfig) else "fbank"
     dropped = Dropped(f"{name} of {wav_rspecifier.partition(':')[2]}", max_dropped)
     mel_banks(config)  # (complains about bins that do not fit)
-    warps = _warps(lists) if lists.vtln_map else None
+    warps = _warps(lists, allow_pipes) if lists.vtln_map else None
     total, reported = 0, time.monotonic()
     with ExitStack() as stack:
         durations, counts = (
@@ -95,7 +98,7 @@ def compute_features(
             for target, kind in ((lists.write_utt2dur, "double"), (lists.write_num_frames, "int32"))
         )
         writer = stack.enter_context(MatrixWriter(wspecifier, compress=compress, allow_pipes=allow_pipes))
-        for utt, samples, rate in _utterances(wav_rspecifier, lists.segments, max(config.channel, 0), allow_pipes):
+        for utt, samples, rate in _utterances(wav_rspecifier, lists.segments, config.channel, allow_pipes):
             total += 1
             if time.monotonic() - reported > REPORT_SECONDS:
                 reported = time.monotonic()
@@ -113,7 +116,7 @@ def compute_features(
                 continue
             except PyserError as error:
                 print(f"{utt}: {error}", file=log, flush=True)
-                dropped.add(utt, "unreadable")
+                dropped.add(utt, "with a bad segment" if isinstance(error, BadSegment) else "unreadable")
                 continue
             writer.write(utt, feats)
             if durations:
@@ -131,54 +134,49 @@ def _utterances(rspecifier: str, segments: str | None, channel: int, allow_pipes
     """(utterance, samples or what is wrong with them, rate)."""
     if segments is None:
         for utt, entry in read_waves(rspecifier, allow_pipes):
-            yield (utt, *_load(entry, channel, allow_pipes))
+            yield (utt, *_load(entry, max(channel, 0), allow_pipes))
         return
-    recordings, loaded = dict(read_waves(rspecifier, allow_pipes)), ""
-    samples: np.ndarray | Exception = np.empty(0)
-    rate = 1
-    for utt, (recording, start, end) in _read_segments(segments, allow_pipes).items():
-        if recording not in recordings:
+    recordings = dict(read_waves(rspecifier, allow_pipes))
+    by_recording: dict[str, list[tuple[str, Segment]]] = {}
+    for utt, found in read_segments(segments, allow_pipes):
+        if isinstance(found, BadSegment):
+            yield utt, found, 1
+        elif found.recording not in recordings:
             yield utt, Refused("without recording in wav.scp"), 1
-            continue
-        if recording != loaded:  # segments of one recording follow each other
-            (samples, rate), loaded = _load(recordings[recording], channel, allow_pipes), recording
-        try:
-            yield utt, samples if isinstance(samples, Exception) else cut_segment(samples, start, end, rate), rate
-        except PyserError as error:
-            yield utt, error, rate
+        else:
+            by_recording.setdefault(found.recording, []).append((utt, found))
+    for recording, parts in by_recording.items():
+        loaded: dict[int, tuple[np.ndarray | Exception, int]] = {}
+        for utt, part in parts:
+            one = part.channel if part.channel >= 0 else channel
+            if one not in loaded:
+                loaded[one] = _load(recordings[recording], one if one >= 0 else None, allow_pipes)
+            samples, rate = loaded[one]
+            if isinstance(samples, SeveralChannels):
+                raise PyserError(f"{segments}: {utt}: {samples}; write it, 0 or 1, behind the end (or give --channel)")
+            try:
+                yield utt, samples if isinstance(samples, Exception) else part.cut(samples, rate), rate
+            except BadSegment as error:
+                yield utt, error, rate
 
 
-def _load(entry: str | bytes, channel: int, allow_pipes: bool) -> tuple[np.ndarray | Exception, int]:
+def _load(entry: str | bytes, channel: int | None, allow_pipes: bool) -> tuple[np.ndarray | Exception, int]:
     try:
         return read_audio(entry, channel, allow_pipes)
     except PyserError as error:
         return error, 1
 
 
-def _read_segments(path: str, allow_pipes: bool) -> dict[str, tuple[str, float, float]]:
-    """Utterance -> (recording, start, end), in the file's order but grouped by recording."""
-    parts: dict[str, tuple[str, float, float]] = {}
-    order: dict[str, int] = {}
-    for utt, value in read_map(path, allow_pipes).items():
-        try:
-            recording, start, end = value.split()
-            parts[utt] = (recording, float(start), float(end))
-            order.setdefault(recording, len(order))
-        except ValueError:
-            raise PyserError(f"{path}: {utt}: expected 'recording start end', found '{value}'") from None
-    return dict(sorted(parts.items(), key=lambda item: order[item[1][0]]))
-
-
-def _warps(lists: Lists) -> dict[str, float]:
+def _warps(lists: Lists, allow_pipes: bool) -> dict[str, float]:
     """Utterance -> warp factor, by way of its speaker where there is an utt2spk."""
     path = str(lists.vtln_map)
     factors = {}
-    for key, value in read_map(path).items():
+    for key, value in read_map(path, allow_pipes).items():
         try:
             factors[key] = float(value)
         except ValueError:
             raise PyserError(f"{path}: {key}: expected a warp factor, found '{value}'") from None
     if not lists.utt2spk:
         return factors
-    speakers = read_map(lists.utt2spk)
+    speakers = read_map(lists.utt2spk, allow_pipes)
     return {utt: factors[speaker] for utt, speaker in speakers.items() if speaker in factors}

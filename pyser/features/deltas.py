@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def add_deltas(feats: np.ndarray, order: int = 2, window: int = 2) -> np.ndarray:
     """(T, D) -> (T, (order + 1) D) float32: features, their slopes over 2 * window + 1 frames, the slopes of these, …
 

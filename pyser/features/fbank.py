@@ -19,6 +19,7 @@ class FbankConfig(FrameConfig):
     use_power: bool = True
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def fbank(samples: np.ndarray, config: FbankConfig) -> np.ndarray:
     """Filterbanks (frames, num_mel_bins, + 1 with use_energy) float32 of samples (T,) in int16 scale at
     config.sample_frequency; 0 frames when T is below one window."""

@@ -36,6 +36,7 @@ def dct_matrix(config: MfccConfig) -> np.ndarray:
     return matrix.astype(np.float32)
 
 
+@np.errstate(over="ignore", invalid="ignore")  # (callers look whether the result is finite)
 def mfcc(samples: np.ndarray, config: MfccConfig) -> np.ndarray:
     """Cepstra (frames, num_ceps) float32 of samples (T,) in int16 scale at config.sample_frequency.
 

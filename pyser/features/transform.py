@@ -7,6 +7,7 @@ import numpy as np
 from pyser.errors import PyserError
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def transform(feats: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """(T, D) -> (T, E) float32 by a linear (E, D) or affine (E, D + 1) matrix, whose last column is the offset."""
     dim = feats.shape[1]

@@ -20,7 +20,7 @@ class FrameConfig:
 
     frame_length and frame_shift in ms, frequencies in Hz (high_freq <= 0 and vtln_high < 0: below the Nyquist frequency
     by that much), min_duration in s. The defaults are Kaldi's but for dither, which is 0 (there 1.0), so that numbers repeat.
-    channel -1 is the first one.
+    channel -1 is the first one. max_feature_vectors and debug_mel change nothing in what is computed from whole recordings.
     """
 
     sample_frequency: int = 16000
@@ -48,12 +48,17 @@ class FrameConfig:
     subtract_mean: bool = False
     channel: int = -1
     min_duration: float = 0.0
+    output_format: str = "kaldi"
+    max_feature_vectors: int = -1
+    debug_mel: bool = False
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, float) and not isfinite(value):
                 raise PyserError(f"--{field.name.replace('_', '-')}={value}: expected a finite number")
+        if self.output_format != "kaldi":
+            raise PyserError(f"--output-format={self.output_format}: only Kaldi's archives are written here; leave it out")
         nyquist, low, high = self.sample_frequency / 2, self.low_freq, self.mel_high
         if self.window_type not in WINDOW_TYPES:
             raise PyserError(f"--window-type={self.window_type}: expected one of {' '.join(WINDOW_TYPES)}")
@@ -75,12 +80,12 @@ class FrameConfig:
     @property
     def shift(self) -> int:
         """Samples from one frame to the next."""
-        return int(self.sample_frequency * 0.001 * self.frame_shift)
+        return int(self.sample_frequency * 0.001 * float(np.float32(self.frame_shift)))  # (ms are a float in Kaldi)
 
     @property
     def size(self) -> int:
         """Samples of a frame."""
-        return int(self.sample_frequency * 0.001 * self.frame_length)
+        return int(self.sample_frequency * 0.001 * float(np.float32(self.frame_length)))
 
     @property
     def padded_size(self) -> int:

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from pyser.config import read_conf, read_options
+from pyser.config import option_name, read_conf, read_options
 from pyser.errors import PyserError
 from pyser.features.cmvn import OnlineCmvnConfig, read_stats
 from pyser.files import read_lines
+from pyser.ivector import kernels
 from pyser.ivector.extractor import IvectorExtractor, read_extractor
 from pyser.ivector.frontend import FrontEnd
 from pyser.ivector.pca import read_transform
@@ -68,6 +69,11 @@ class OnlineExtractor:
     ubm: DiagGmm
     extractor: IvectorExtractor
     config: OnlineIvectorConfig = OnlineIvectorConfig()
+
+    @cached_property
+    def sigma_inv_m(self) -> np.ndarray:
+        """(G, D, S padded to a multiple of 8) float64."""
+        return kernels.padded(self.extractor.sigma_inv_m, 8, np.float64)
 
     @cached_property
     def quadratics(self) -> np.ndarray:
@@ -150,6 +156,7 @@ def read_splice_opts(path: str | Path) -> tuple[int, int]:
     contexts = {"left-context": 4, "right-context": 4}  # splice-feats' own defaults
     for option in " ".join(line.split("#")[0] for line in read_lines(path)).split():
         name, _, value = option.lstrip("-").partition("=")
+        name = option_name(name)
         if name not in contexts or not value.isdigit():
             raise PyserError(f"{path}: '{option}'; expected --left-context=N --right-context=N")
         contexts[name] = int(value)

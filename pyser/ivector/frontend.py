@@ -12,9 +12,6 @@ from pyser.errors import PyserError
 from pyser.features.cmvn import OnlineCmvnConfig, apply_online_cmvn
 from pyser.ivector import kernels
 
-CHUNK = 960  # frames at a time: what is computed from them stays in the cache
-TILE = 48  # utterances begin at multiples of it: in a matrix product the last bits of a row depend on its place in a tile
-
 
 @dataclass(frozen=True)
 class FrontEnd:
@@ -46,12 +43,12 @@ class FrontEnd:
 
     @cached_property
     def _affine(self) -> tuple[np.ndarray, np.ndarray]:
-        """((N D, D'), (D',)) float32."""
+        """((N D, D' padded to a multiple of 16), (D',)) float32."""
         spliced = self.feat_dim * (self.left_context + 1 + self.right_context)
         if self.lda.shape[1] not in (spliced, spliced + 1):
             raise PyserError(f"final.mat takes {self.lda.shape[1]} dimensions, the spliced features have {spliced}")
         offset = self.lda[:, spliced:].sum(1)
-        return np.ascontiguousarray(self.lda[:, :spliced].T, np.float32), offset.astype(np.float32)
+        return kernels.padded(self.lda[:, :spliced].T, 16, np.float32), offset.astype(np.float32)
 
     def project_batch(
         self, utterances: Sequence[np.ndarray], speaker_stats: Sequence[np.ndarray]
@@ -62,11 +59,10 @@ class FrontEnd:
         Returns (2, rows, D') float32 and where each utterance begins among the rows, (N,); between two utterances there
         are rows that mean nothing.
         """
-        lengths = np.array([len(feats) for feats in utterances])
-        spans = -(-(lengths + self.left_context + self.right_context) // TILE) * TILE
-        ends = np.cumsum(spans)
-        starts = ends - spans
-        padded = np.zeros((2, ends[-1] + self.left_context + self.right_context, self.feat_dim), np.float32)
+        context = self.left_context + self.right_context
+        ends = np.cumsum([len(feats) + context for feats in utterances])
+        starts = ends - [len(feats) + context for feats in utterances]
+        padded = np.empty((2, ends[-1], self.feat_dim), np.float32)
         for feats, stats, start in zip(utterances, speaker_stats, starts, strict=True):
             first = start + self.left_context
             last = first + len(feats) - 1
@@ -74,18 +70,7 @@ class FrontEnd:
             self.normalise_into(feats, stats, padded[1, first : last + 1])
             padded[:, start:first] = padded[:, first, None]
             padded[:, last + 1 : last + 1 + self.right_context] = padded[:, last, None]
-        rows = int(ends[-1])
-        projected = np.empty((2, rows, len(self.lda)), np.float32)
+        projected = np.empty((2, ends[-1] - context, len(self.lda)), np.float32)
         for source, out in zip(padded, projected, strict=True):
-            self._project(source, out)
+            kernels.transform(source, *self._affine, out)
         return projected, starts
-
-    def _project(self, padded: np.ndarray, out: np.ndarray) -> None:
-        """Row t of `out` (rows, D') is made of the rows t … t + left_context + right_context of `padded`."""
-        matrix, offset = self._affine
-        step = padded.strides[0]
-        spliced = np.lib.stride_tricks.as_strided(padded, (len(out), len(matrix)), (step, step // padded.shape[1]))
-        for start in range(0, len(out), CHUNK):
-            part = out[start : start + CHUNK]
-            np.matmul(np.ascontiguousarray(spliced[start : start + CHUNK]), matrix, out=part)
-            part += offset

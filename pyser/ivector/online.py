@@ -81,6 +81,10 @@ def extract_batch(
     states: of each utterance's speaker; one object for several utterances chains them, in the order given.
     weights (T,) of the frames (silence 0, say); frames beyond them weigh nothing.
     """
+    if not kernels.available:
+        from pyser.ivector import batched
+
+        return batched.extract_batch(online, utterances, states, config, weights)
     before = []
     for feats, state in zip(utterances, states, strict=True):
         before.append(state.cmvn)
@@ -92,7 +96,7 @@ def extract_batch(
         frame_weights[start : start + len(given)] = given
     selected = posteriors(
         online.ubm, projected[1], frame_weights, config.num_gselect, config.min_post, config.posterior_scale)
-    edges = [start + _edges(len(feats), config) for feats, start in zip(utterances, starts, strict=True)]
+    edges = [start + block_edges(len(feats), config) for feats, start in zip(utterances, starts, strict=True)]
     return _solve(online, projected[1 if config.online_cmvn_iextractor else 0], selected, edges, utterances, states, config)
 
 
@@ -104,11 +108,11 @@ def _solve(
     begin, end = np.concatenate([one[:-1] for one in edges]), np.concatenate([one[1:] for one in edges])
     room = int(count.sum())
     starts = np.empty(len(begin) + 1, np.int64)
-    gauss, weight = np.empty(room, np.int32), np.empty(room, np.float32)
+    gauss, weight = np.empty(room, np.int32), np.empty(room)
     first = np.empty((room, feats.shape[1]))
     kernels.sum_blocks(begin, end, gaussians, post, count, feats, starts, gauss, weight, first, len(online.ubm.weights))
-    linears = np.empty((len(begin), online.extractor.dim))
-    kernels.linear_terms(starts, gauss, first, online.extractor.sigma_inv_m, linears)
+    linears = np.empty((len(begin), online.sigma_inv_m.shape[2]))
+    kernels.linear_terms(starts, gauss, first, online.sigma_inv_m, linears)
     results, at = [], 0
     for utterance, one, state in zip(utterances, edges, states, strict=True):
         length, number = len(utterance), len(one) - 1
@@ -128,7 +132,7 @@ def _solve(
     return results
 
 
-def _edges(length: int, config: OnlineIvectorConfig) -> np.ndarray:
+def block_edges(length: int, config: OnlineIvectorConfig) -> np.ndarray:
     """The frames between i-vectors, as edges. Frames after the last i-vector belong to no block, and so not to the
     speaker's statistics either, unless every frame is asked for."""
     if config.greedy_ivector_extractor:

@@ -54,7 +54,7 @@ def read_dir(
         raise PyserError(f"{directory}: no such data directory; run the prepare stage first")
     names = list_names(directory)
     names += [name for name in extra if name not in names and (directory / name).is_file()]
-    lists = {name: read_table(directory / name, mend) for name in names}
+    lists = {name: read_table(directory / name, mend, paths=name.endswith(".scp")) for name in names}
     for name in needed:
         if not lists.get(name):
             raise PyserError(f"{directory / name}: missing or empty; run the prepare stage again")

@@ -5,20 +5,21 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pyser.errors import PyserError
+from pyser.errors import Dropped, PyserError
 from pyser.files import atomic
 from pyser.kaldi.datadir import Table, read_dir, write_dir
+from pyser.kaldi.segments import BadSegment, Segment
 from pyser.kaldi.tables import read_scp
 from pyser.kaldi.wav import parse_entry
 
 FRAME_SHIFT = 0.01
 CUSTOM = {"utt2emo": "emotion", "utt2avd": "avd", "utt2uniq": "uniq"}  # list -> key of supervision.custom
 GENDERS = {"male": "m", "female": "f", "m": "m", "f": "f"}
-SLACK = 0.5  # a segment may end this many seconds after its recording (extract-segments' rule), it is cut back
 
 
 def recording(path: str | Path, recording_id: str) -> Any:
@@ -29,6 +30,8 @@ def recording(path: str | Path, recording_id: str) -> Any:
 
     try:
         info = soundfile.info(str(path))
+    except UnicodeEncodeError:
+        raise PyserError(f"{path}: its name is not UTF-8, and a manifest holds only such; rename the file") from None
     except (soundfile.SoundFileError, OSError):
         what = "not readable as audio" if Path(path).exists() else "no such audio file"
         raise PyserError(f"{path}: {what}; replace it") from None
@@ -57,7 +60,8 @@ def write_data_dir(recordings: Any, supervisions: Any, directory: str | Path) ->
     for one in segments:
         if one.recording_id not in known:
             raise PyserError(f"{directory}: utterance {one.id}: no recording {one.recording_id} in the manifest")
-    whole = all(one.start == 0 and abs(one.duration - known[one.recording_id].duration) < 0.01 for one in segments)
+    whole = all(one.start == 0 and abs(one.duration - known[one.recording_id].duration) < 0.01 and one.channel in (0, [0])
+                for one in segments)
     for one in segments:
         entry = _entry(known[one.recording_id])
         speaker = "_".join((one.speaker or one.id).split())
@@ -68,7 +72,9 @@ def write_data_dir(recordings: Any, supervisions: Any, directory: str | Path) ->
         values["text"] = " ".join((one.text or "").split())
         values |= {name: (one.custom or {}).get(key) for name, key in CUSTOM.items()}
         if not whole:
-            values["segments"] = f"{one.recording_id} {one.start:.7g} {one.start + one.duration:.7g}"
+            several = known[one.recording_id].num_channels > 1 and isinstance(one.channel, int)
+            values["segments"] = (f"{one.recording_id} {one.start:.7g} {one.start + one.duration:.7g}"
+                                  + (f" {one.channel}" if several else ""))
         lists["wav.scp"][utt if whole else one.recording_id] = entry
         for name, value in values.items():
             if value:
@@ -104,45 +110,49 @@ def read_data_dir(directory: str | Path) -> tuple[Any, Any]:
 
 
 def manifests(lists: Mapping[str, Table], recordings: Mapping[str, Any], directory: str | Path) -> tuple[Any, Any]:
-    """(RecordingSet, SupervisionSet) of the lists of a data directory and the recordings of its wav.scp."""
+    """(RecordingSet, SupervisionSet) of the lists of a data directory and the recordings of its wav.scp. Utterances whose
+    segments Kaldi would leave out are left out, each with a warning."""
     from lhotse import RecordingSet, SupervisionSet
 
     supervisions = []
+    dropped = Dropped(f"manifests of {directory}", max_dropped=1.0)
     for utt in lists["utt2spk"]:
-        name, first, last = segment(lists, utt, directory)
-        if name not in recordings:
-            raise PyserError(f"{directory}/wav.scp: no recording {name} for utterance {utt}")
-        duration = recordings[name].duration
-        if first >= duration or last > duration + SLACK:
-            raise PyserError(f"{directory}/segments: {utt}: {first:g}-{last:g} s is outside the {duration:.2f} s of {name}")
-        last = duration if last == -1 else min(last, duration)
-        supervisions.append(_supervision(lists, utt, name, first, round(last - first, 8)))
+        try:
+            part = segment(lists, utt, directory)
+            if part.recording not in recordings:
+                if "segments" not in lists:
+                    raise PyserError(f"{directory}/wav.scp: no recording for utterance {utt}")
+                raise BadSegment(f"no recording {part.recording} in wav.scp")
+            one = recordings[part.recording]
+            start, end = part.within(one.num_samples, one.sampling_rate) if "segments" in lists else (0.0, one.duration)
+            if part.channel >= one.num_channels:
+                raise BadSegment(f"no channel {part.channel} in the {one.num_channels} of {part.recording}")
+            supervisions.append(_supervision(lists, utt, part.recording, start, round(end - start, 8), max(part.channel, 0)))
+        except BadSegment as error:
+            print(f"WARNING: {directory}/segments: {utt}: {error}; left out", file=sys.stderr)
+            dropped.add(utt, "with a bad segment")
+    dropped.finish(len(lists["utt2spk"]))
     return RecordingSet.from_recordings(recordings.values()), SupervisionSet.from_segments(supervisions)
 
 
-def segment(lists: Mapping[str, Table], utt: str, directory: str | Path) -> tuple[str, float, float]:
-    """(recording, start, end) of an utterance in seconds, end -1 for the recording's end; PyserError on a bad line."""
+def segment(lists: Mapping[str, Table], utt: str, directory: str | Path) -> Segment:
+    """Where an utterance lies, BadSegment if its line is none; PyserError if there is no line for it."""
     if "segments" not in lists:
-        return utt, 0.0, -1.0
-    try:
-        name, start, end = lists["segments"][utt].split()
-        times = float(start), float(end)
-    except KeyError:
-        raise PyserError(f"{directory}/segments: {utt} of utt2spk is missing; mend it with: pyser data fix") from None
-    except ValueError:
-        raise PyserError(f"{directory}/segments: {utt}: expected 'recording start end'") from None
-    if times[0] < 0 or not (times[1] > times[0] or times[1] == -1):
-        raise PyserError(f"{directory}/segments: {utt}: from {start} to {end} is no segment")
-    return name, *times
+        return Segment(utt)
+    if utt not in lists["segments"]:
+        raise PyserError(f"{directory}/segments: {utt} of utt2spk is missing; mend it with: pyser data fix")
+    return Segment.parse(lists["segments"][utt])
 
 
-def _supervision(lists: Mapping[str, Table], utt: str, recording_id: str, start: float, duration: float) -> Any:
+def _supervision(
+    lists: Mapping[str, Table], utt: str, recording_id: str, start: float, duration: float, channel: int = 0
+) -> Any:
     from lhotse import SupervisionSegment
 
     speaker = lists["utt2spk"][utt]
     custom = {key: lists[name][utt] for name, key in CUSTOM.items() if utt in lists.get(name, {})}
     return SupervisionSegment(
-        utt, recording_id, start, duration, text=lists.get("text", {}).get(utt), speaker=speaker,
+        utt, recording_id, start, duration, channel, text=lists.get("text", {}).get(utt), speaker=speaker,
         gender=lists.get("spk2gender", {}).get(speaker), language=lists.get("utt2lang", {}).get(utt), custom=custom or None,
     )
 

@@ -270,7 +270,11 @@ def _alone(read: Callable[[Reader], Any]) -> Callable[[Reader], Any]:
         words = _line(reader)
         if len(words) != 1:
             raise reader.fail(f"one value on the line, not {len(words)}")
-        return read(Reader.of(io.BytesIO(words[0]), reader.path))
+        word = Reader.of(io.BytesIO(words[0]), reader.path)
+        value = read(word)
+        if word.stream.peek(1):
+            raise reader.fail(f"one value on the line, not '{words[0][:20].decode(errors='replace')}'")
+        return value
 
     return read_alone
 

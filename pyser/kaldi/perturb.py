@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from pyser.errors import PyserError
-from pyser.kaldi.lists import FEATURE_LISTS, Table, read_dir, write_dir
+from pyser.kaldi.lists import FEATURE_LISTS, Table, read_dir, words, write_dir
+from pyser.kaldi.segments import BadSegment, Segment
 from pyser.kaldi.wav import Source, parse_entry
 
 
@@ -26,8 +27,12 @@ def perturb_speed(source: str | Path, target: str | Path, factors: Iterable[floa
             return value if factor == 1.0 or value == "-1" else f"{float(value) / factor:.7g}"
 
         def segment(value: str, prefix: str = prefix, seconds: Callable[[str], str] = seconds) -> str:
-            recording, start, end = value.split()
-            return f"{prefix}{recording} {seconds(start)} {seconds(end)}"
+            try:
+                recording = Segment.parse(value).recording
+            except BadSegment as error:
+                raise PyserError(f"{source}/segments: {error}; take the line out") from None
+            start, end, *channel = words(value)[1:]
+            return " ".join([prefix + recording, seconds(start), seconds(end), *channel])
 
         def wav(value: str, factor: float = factor) -> str:
             known = _source(source, value)

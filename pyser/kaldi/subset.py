@@ -18,7 +18,7 @@ from pyser.kaldi.lists import (
     words,
     write_dir,
 )
-from pyser.kaldi.scripts import read_keyed, read_table, read_text
+from pyser.kaldi.scripts import read_keyed, read_scp, read_table, read_text
 
 
 def subset(source: str | Path, target: str | Path, utts: Iterable[str]) -> str:
@@ -57,7 +57,7 @@ def some_utterances(source: str | Path, num: int, how: str | None = None) -> lis
                 raise PyserError(f"{source}/utt2num_frames: {wrong[0]}: expected a number, found '{frames[wrong[0]]}'")
             lengths = {utt: int(number) for utt, number in frames.items()}
         elif (source / "feats.scp").exists():
-            lengths = {utt: num_rows(rxfilename) for utt, rxfilename in read_table(source / "feats.scp").items()}
+            lengths = {utt: num_rows(rxfilename) for utt, rxfilename in read_scp(source / "feats.scp").items()}
         else:
             raise PyserError(f"{source}: the shortest need utt2num_frames or feats.scp; compute the features first")
         return [utt for utt in shortest(lengths, num) if utt in utt2spk]

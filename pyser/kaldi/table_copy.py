@@ -1,7 +1,8 @@
 """Copying tables and single objects between forms, as Kaldi's copy-feats, copy-vector, copy-int-vector and copy-post do.
 
-Matrices and vectors say in binary what they are. Of the rest the bytes, or in text the words of the first objects, leave
-but one kind in most tables; where they do not, the caller has to say it.
+Matrices and vectors say in binary what they are. The rest, and all of text, is taken for the kind whose reader gets through
+the first objects, or furthest into them; where several do, the one that says more. Tables of single integers could be tables
+of vectors of one: there the caller has to say it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
+import math
 import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -26,13 +28,13 @@ from pyser.kaldi.tables import MatrixWriter, TableWriter, read_key, read_objects
 
 _TOKENS = {"FM": "matrix", "DM": "matrix", "CM": "matrix", "CM2": "matrix", "CM3": "matrix", "FV": "vector", "DV": "vector",
            "FP": "packed", "DP": "packed", "SM": "sparse"}
-_UNMARKED = ("integers", "posterior", "integer-lists", "integer-pairs", "float-pairs", "int32", "float", "double", "bool")
-# what one object of text may be, the kind that says more before the kind that says less
-_TEXT = ("sparse", "posterior", "packed", "matrix", "vector", "integer-lists", "float-pairs", "integer-pairs", "double",
-         "integers", "bool")
+# the kinds that are tried, those that say more before those that could stand for them
+_BINARY = ("integers", "posterior", "integer-lists", "integer-pairs", "float-pairs", "int32", "float", "double", "bool")
+_TEXT = ("int32", "integers", "integer-lists", "integer-pairs", "float-pairs", "double", "bool", "sparse", "vector", "matrix",
+         "packed", "posterior")
 _MARKS = {"float": b"\4", "double": b"\10"}
 _FILE_INTEGERS = Kind("integers", Reader.integers, Writer.integers)
-_LOOK = (PIECE, 16 * PIECE)  # bytes that are looked at ahead, at first and at most
+_MOST = 16 * PIECE  # bytes of a binary table that are looked at ahead
 _OBJECTS = 50
 _LEAST_INT, _LEAST_FLOAT = 1 << 23, 1e-30  # (integers below are denormal or no numbers when they are taken for floats)
 
@@ -88,43 +90,57 @@ def kind_of(reader: Reader, others: Iterable[bytes] = ()) -> str:
     """
     if reader.binary and (name := _TOKENS.get(reader.peek())):
         return name
-    names: list[str] = []
-    for size in _LOOK:
+    size, names = PIECE, list[str]()
+    while True:
         ahead = reader.stream.peek(size)
         whole = len(ahead) < size
         if whole:
             ahead += b"".join(others)
-        names = _binary_kinds(ahead, whole) if reader.binary else _text_kinds(ahead, whole)
-        if len(names) == 1:
+        reach, cut = dict[str, float](), False
+        for name in _BINARY if reader.binary else _TEXT:
+            try:
+                reach[name] = _reach(name, ahead, reader.binary, whole)
+            except _RanOut:
+                cut = True
+        furthest = max(reach.values(), default=0)
+        names = [name for name in reach if reach[name] == furthest > 0]
+        if not {"integers", "int32"} <= set(names) or names[0] not in ("integers", "int32"):
+            names = names[:1]
+        sure = furthest == math.inf or not cut
+        if len(names) == 1 and sure:
             return names[0]
-        if whole:
+        if whole or size >= _MOST and (names or reader.binary) or not names and not cut:
             break
+        size *= 16
+    names = [name for name in names if name in ("integers", "int32")]
     either = f" ({' or '.join(names)}?)" if names else ""
     raise PyserError(f"{reader.path}: the kind of object cannot be seen from it{either}; say it with --type")
 
 
-def _binary_kinds(ahead: bytes, whole: bool) -> list[str]:
-    names = [name for name in _UNMARKED if _reads_as(name, b"\0B" + ahead, whole)]
-    return ["integers", "int32"] if names[:1] == ["integers"] and "int32" in names else names[:1]  # (empty: the bytes of 0)
-
-
-def _reads_as(name: str, ahead: bytes, whole: bool) -> bool:
-    """Whether objects of this kind, with keys between them, make up what is there."""
-    stream, count = Stream(_Ahead(ahead, whole), name), 0
+def _reach(name: str, ahead: bytes, binary: bool, whole: bool) -> float:
+    """How many objects of this kind, with keys between them, come first in what is there; inf if that is all of it.
+    _RanOut where not even one is there to its end."""
+    stream = Stream(_Ahead(b"\0B" * binary + ahead, whole), name)
+    count, telling = 0, name != "vector"  # (an empty vector could be an empty matrix, which is what Kaldi's features are)
     try:
         while count < _OBJECTS:
             reader = Reader.of(stream, name)
-            marked = stream.peek(1) in _MARKS.get(name, stream.peek(1))
-            if not reader.binary or not marked or not _likely(name, KINDS[name].read(reader)):
-                return False
-            if not read_key(stream):
-                return True
+            marked = not binary or stream.peek(1) in _MARKS.get(name, stream.peek(1))
+            if reader.binary != binary or not marked:
+                return count * telling
+            value = KINDS[name].read(reader)
+            if binary and not _likely(name, value):
+                return count * telling
+            telling = telling or len(value) > 0
             count += 1
+            if not read_key(stream):
+                break
     except PyserError:
-        return False
+        return count * telling
     except _RanOut:
-        pass
-    return count > 0
+        if not count:
+            raise
+    return math.inf if telling else 0
 
 
 def _likely(name: str, value: Any) -> bool:
@@ -137,67 +153,6 @@ def _likely(name: str, value: Any) -> bool:
         sizes = np.abs(np.asarray(value, np.float64))
         return bool(((sizes == 0) | (_LEAST_FLOAT < sizes) & (sizes < 1 / _LEAST_FLOAT)).all())
     return True
-
-
-def _text_kinds(ahead: bytes, whole: bool) -> list[str]:
-    stream = Stream(io.BytesIO(ahead), "text")
-    seen: list[str] = []
-    try:
-        for _ in range(_OBJECTS):
-            # (an object that the part looked at does not hold to its end says nothing, unless it is the only one)
-            if (name := _text_kind(stream)) and (whole or not seen or stream.peek(1)):
-                seen.append(name)
-            if not read_key(stream):
-                break
-    except PyserError:
-        pass
-    for name in _TEXT:
-        if name in seen:
-            return [name]
-    if "int32" in seen:
-        return ["int32", "integers"]
-    return ["matrix"] if "[]" in seen else [] if "?" in seen else ["integers"]
-
-
-def _text_kind(stream: Stream) -> str:
-    """What the next object looks like: a kind, `[]` for empty brackets, `?` for nothing known, or empty for a bare line."""
-    while stream.peek(1) in (b" ", b"\t"):
-        stream.take(1)
-    if stream.peek(1) == b"[":
-        inside = stream.until(b"]")
-        inside = stream.rest()[1:] if inside is None else inside[1:]
-        after = (stream.line() or b"]")[1:].strip()
-        if after:
-            return "posterior" if after.startswith(b"[") else "?"
-        rows = [row.split() for row in inside.replace(b";", b"\n").split(b"\n") if row.strip()]
-        if len(rows) > 1 and [len(row) for row in rows] == list(range(1, len(rows) + 1)):
-            return "packed"
-        return "[]" if not rows else "matrix" if len(rows) > 1 or b"\n" in inside or b";" in inside else "vector"
-    line = (stream.line() or b"").strip()
-    if line.startswith(b"rows="):
-        return "sparse"
-    if line in (b"T", b"F"):
-        return "bool"
-    parts = [part.split() for part in line.split(b";")]
-    words = [word for part in parts for word in part]
-    whole = all(word.lstrip(b"+-").isdigit() for word in words)
-    if not whole and not all(_is_number(word) for word in words):
-        return "?"
-    if line.endswith(b";"):
-        return "integer-lists" if whole else "?"
-    if len(parts) > 1 or (len(words) == 2 and not whole):
-        return "?" if any(len(part) != 2 for part in parts) else "integer-pairs" if whole else "float-pairs"
-    if len(words) == 1:
-        return "int32" if whole else "double"
-    return "" if not words else "integers" if whole else "?"
-
-
-def _is_number(word: bytes) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return b"_" not in word
 
 
 def copy_table(
@@ -258,7 +213,7 @@ def copy_object(
 
 def _kind_of_file(reader: Reader) -> Kind:
     """Like kind_of, for an object in a file of its own, where vectors of integers stand without a mark at each element."""
-    ahead = reader.stream.peek(_LOOK[1])
+    ahead = reader.stream.peek(_MOST)
     if reader.binary and ahead[:1] == b"\4" and len(ahead) == 5 + 4 * int.from_bytes(ahead[1:5], "little", signed=True):
         return _FILE_INTEGERS
     try:

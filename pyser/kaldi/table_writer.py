@@ -48,7 +48,7 @@ class TableWriter:
                 self._ark.abandon()
                 raise
         else:
-            self._targets = read_map(self.specifier.scp, self.allow_pipes)
+            self._targets = read_map(self.specifier.scp, self.allow_pipes, paths=True)
             for name, wxfilename in self._targets.items():
                 if not wxfilename:
                     raise PyserError(f"{self.specifier.scp}: {name}: no file after the key; write 'key file' on each line")

@@ -1,8 +1,8 @@
 """The checks of utils/validate_data_dir.sh, each with one line that says which file, which line and what to do.
 
-Stricter than Kaldi where it only helps: utt2emo and utt2avd must hold every utterance, scp entries may not be empty, and
-what is there is checked even where --no-text says that it need not be. More lenient in one place: a segment may end at
--1, the end of its recording, which extract-segments understands though Kaldi's script refuses it.
+Stricter than Kaldi where it only helps: utt2emo and utt2avd must hold every utterance, scp entries may not be empty. More
+lenient in one place: a segment may end at -1, the end of its recording, and may name its channel, which extract-segments
+understands though Kaldi's script refuses it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from pathlib import Path
 
 from pyser.errors import PyserError
 from pyser.kaldi.lists import LABELS, Table, list_names, words
-from pyser.kaldi.scripts import read_keyed, read_text
+from pyser.kaldi.scripts import keyed, read_text
+from pyser.kaldi.segments import BadSegment, Segment
 
 _ILLEGAL = re.compile(r"(?<!\w)(<s>|</s>|#0)(?!\w)", re.ASCII)  # as grep -w finds them
 _ODD_BLANK = re.compile(r"[^\S\t\n ]")
@@ -54,8 +55,9 @@ def validate(
 ) -> str:
     """Check `directory`; return a line that says what is there (and warnings, if any), or raise PyserError.
 
-    need_text, need_feats and need_wav ask for text, feats.scp and wav.scp, spk_sort for utt2spk in the order of the speakers
-    too, printable for a text without control characters.
+    need_text, need_feats and need_wav ask for text, feats.scp and wav.scp; what is not needed is checked where it is there,
+    but for text, which is not looked at (as in Kaldi's script). spk_sort asks for utt2spk in the order of the speakers too,
+    printable for a text without control characters.
     """
     directory = Path(directory)
     if not directory.is_dir():
@@ -66,7 +68,8 @@ def validate(
         if needed and not (path.is_file() and path.stat().st_size):
             option = "" if "2" in name else f" (or give --no-{name.split('.')[0]})"
             raise PyserError(f"{path}: missing or empty; run the stage that writes it{option}")
-    lists = {name: _read(directory / name) for name in CHECKED if (directory / name).exists()}
+    checked = [name for name in CHECKED if need_text or name != "text"]
+    lists = {name: _read(directory / name) for name in checked if (directory / name).exists()}
     utt2spk = lists["utt2spk"]
     _each(directory / "utt2spk", utt2spk, lambda value: len(words(value)) == 1, "one speaker")
     if spk_sort:
@@ -104,7 +107,7 @@ def validate(
 
 def _read(path: Path) -> Table:
     """Key -> rest of its line, with the checks that every list must pass."""
-    text = read_text(path)
+    text = read_text(path, paths=path.suffix == ".scp")
     if text and not text.endswith("\n"):
         raise PyserError(f"{path}: the last line does not end in a newline; add one")
     if "\r" in text:
@@ -112,7 +115,7 @@ def _read(path: Path) -> Table:
         raise PyserError(f"{path}:{number}: a carriage return (DOS line end?); convert the file with dos2unix")
     table: Table = {}
     last = ""
-    for number, (key, value) in enumerate(read_keyed(path), start=1):
+    for number, (key, value) in enumerate(keyed(text), start=1):
         if not key:
             raise PyserError(f"{path}:{number}: empty line; take it out")
         if key in table:
@@ -184,13 +187,12 @@ def _check_segments(directory: Path, lists: dict[str, Table]) -> set[str]:
     """Check the lines of segments; return their recordings."""
     used = set()
     for utt, value in lists["segments"].items():
-        fields = words(value)
-        if len(fields) != 3 or fields[0] not in lists["wav.scp"]:
+        try:
+            segment = Segment.parse(value)
+        except BadSegment as error:
+            raise PyserError(f"{directory}/segments: {utt}: {error}; mend that line") from None
+        if segment.recording not in lists["wav.scp"]:
             raise PyserError(f"{directory}/segments: {utt}: expected 'recording start end' with a recording of wav.scp, "
                              f"found '{value[:60]}'; mend it with: pyser data fix {directory}")
-        start, end = _number(fields[1]), _number(fields[2])
-        if not (start >= 0 and (end > start or end == -1)):
-            raise PyserError(f"{directory}/segments: {utt}: from {fields[1]} to {fields[2]} is no segment; its end must be "
-                             "after its start")
-        used.add(fields[0])
+        used.add(segment.recording)
     return used

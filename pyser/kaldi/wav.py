@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import shlex
 import subprocess
 from collections.abc import Iterator
@@ -29,7 +30,6 @@ from pyser.kaldi.specifier import Rspecifier
 from pyser.kaldi.stream import Stream, open_input, split_offset
 from pyser.kaldi.tables import read_key
 
-MIN_SEGMENT = 0.1  # seconds, extract-segments' own
 INT16 = 32768.0  # Kaldi's features are computed on samples in the range of 16-bit integers
 
 
@@ -87,11 +87,15 @@ def parse_entry(entry: str) -> Source | None:
     return Source(path, speed, volume) if 0.01 <= speed <= 100 and math.isfinite(volume) else None
 
 
-def read_audio(entry: str | bytes, channel: int = -1, allow_pipes: bool = False) -> tuple[np.ndarray, int]:
+class SeveralChannels(PyserError):
+    """A recording that should have but one channel."""
+
+
+def read_audio(entry: str | bytes, channel: int | None = -1, allow_pipes: bool = False) -> tuple[np.ndarray, int]:
     """Samples (T,) float32 in int16 scale and their rate, of a wav.scp entry or of the bytes of an audio file.
 
-    `channel` -1 is the mean of all channels. A pipe that is not a known sox form is run by the shell only with
-    `allow_pipes`. PyserError names the file.
+    `channel` -1 is the mean of all channels, None the only one: SeveralChannels if there are more. A pipe that is not a
+    known sox form is run by the shell only with `allow_pipes`. PyserError names the file.
     """
     if isinstance(entry, bytes):
         return read_file(io.BytesIO(entry), "audio in the archive", channel)
@@ -122,21 +126,24 @@ def load_audio(entry: str, sample_rate: int = 16000, allow_pipes: bool = False) 
     return resample(samples, Fraction(sample_rate, rate).limit_denominator(5000))
 
 
-def read_file(file: str | io.BytesIO, name: str, channel: int = -1) -> tuple[np.ndarray, int]:
-    """One channel (-1: the mean of all) (T,) in int16 scale and the sample rate of an audio file; PyserError names it
+def read_file(file: str | io.BytesIO, name: str, channel: int | None = -1) -> tuple[np.ndarray, int]:
+    """One channel (as `read_audio` has them) (T,) in int16 scale and the sample rate of an audio file; PyserError names it
     when it is bad."""
     import soundfile
 
     try:
-        samples, rate = soundfile.read(file, dtype="float32", always_2d=True)
+        samples, rate = soundfile.read(os.fsencode(file) if isinstance(file, str) else file, dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, OSError, TypeError) as error:
         if isinstance(file, str) and not Path(file).exists():
             raise PyserError(f"{name}: no such audio file; check wav.scp") from None
         raise PyserError(f"{name}: not readable as audio ({str(error).splitlines()[-1][-60:]}); replace it") from None
     if not len(samples):
         raise PyserError(f"{name}: no samples in it; replace it or take it out of wav.scp")
+    if channel is None and samples.shape[1] > 1:
+        raise SeveralChannels(f"{name}: has {samples.shape[1]} channels, and which one is not said")
+    channel = channel or 0
     if channel >= samples.shape[1]:
-        raise PyserError(f"{name}: has {samples.shape[1]} channels and no --channel={channel}; the first is 0")
+        raise PyserError(f"{name}: has {samples.shape[1]} channels and no channel {channel}; the first is 0")
     mono = samples[:, max(channel, 0)] if channel >= 0 or samples.shape[1] == 1 else samples.mean(axis=1)
     if not np.isfinite(mono).all():
         raise PyserError(f"{name}: not a number or infinite in its samples; replace it")
@@ -147,7 +154,7 @@ def read_waves(rspecifier: str, allow_pipes: bool = False) -> Iterator[tuple[str
     """(utterance, what `read_audio` takes) of `scp:FILE`, `scp:-` or of an archive of wav files (`ark:FILE`, `ark:-`)."""
     source = Rspecifier.parse(rspecifier)
     if source.kind == "scp":
-        yield from read_map(source.path, allow_pipes).items()
+        yield from read_map(source.path, allow_pipes, paths=True).items()
         return
     with open_input(source.path, allow_pipes) as stream:
         while key := read_key(stream):
@@ -166,17 +173,3 @@ def _riff(stream: Stream) -> bytes:
     if len(body) < size:
         raise PyserError(f"{stream.name}: ends within a wav file; the archive was cut short, make it again")
     return header + body
-
-
-def cut_segment(samples: np.ndarray, start: float, end: float, sample_rate: int, slack: float = 0.5) -> np.ndarray:
-    """Samples from `start` to `end` seconds, as Kaldi's extract-segments: end -1 is the end of the recording, an end up
-    to `slack` seconds past it is cut back. PyserError otherwise, and for less than MIN_SEGMENT."""
-    duration = len(samples) / sample_rate
-    if end == -1:
-        end = duration
-    if not 0 <= start < min(end, duration) or end > duration + slack:
-        raise PyserError(f"segment {start:g}-{end:g} s does not fit into {duration:.2f} s of recording")
-    end = min(end, duration)
-    if end - start < MIN_SEGMENT:
-        raise PyserError(f"segment {start:g}-{end:g} s is shorter than {MIN_SEGMENT:g} s; Kaldi leaves such segments out too")
-    return samples[int(start * sample_rate + 0.5) : int(end * sample_rate + 0.5)]

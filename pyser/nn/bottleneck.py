@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
+from pyser.device import choose_device
 from pyser.errors import Dropped, PyserError
 from pyser.kaldi.maps import read_map
 from pyser.kaldi.resumable import ResumableWriter, describe
@@ -49,9 +49,7 @@ def load(path: str | Path, device: Device) -> Nnet3:
     model = load_nnet3(path)
     if device.bfloat16:
         model = model.bfloat16()
-    if device.use_gpu == "yes" and not torch.cuda.is_available():
-        raise PyserError("no GPU here that torch can use; take --use-gpu no or optional")
-    return model.cuda() if device.use_gpu != "no" and torch.cuda.is_available() else model
+    return model.to(choose_device(device.use_gpu))
 
 
 def groups(

@@ -15,6 +15,8 @@ from collections.abc import Callable
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pyser  # noqa: E402,F401  (before torch: see pyser.native)
+
+# isort: split
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
