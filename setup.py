@@ -12,6 +12,7 @@ from setuptools import Extension, find_packages, setup
 COMMON = [
     "click==8.1.8",
     "espeakng-loader==0.2.4",  # carries espeak-ng, which speaks egs/mini's corpora
+    "kaldi-native-fbank==1.22.5",  # features of streams, and the reference of ours
     "matplotlib==3.10.1",
     "safetensors==0.8.0",
     "scipy==1.15.3",
@@ -39,7 +40,7 @@ setup(
     package_data={"pyser": ["py.typed"]},
     ext_modules=NATIVE,
     python_requires=">=3.10",
-    install_requires=["click", "lhotse", "matplotlib", "numpy",
+    install_requires=["click", "kaldi-native-fbank", "lhotse", "matplotlib", "numpy",
                       "safetensors", "scipy", "soundfile", "tqdm", "torch"],
     extras_require={
         "k2": [
@@ -59,7 +60,7 @@ setup(
             "pocketsphinx==5.0.4",
             "torch==2.13.0",
         ],
-        "test": ["hypothesis==6.130.0", "kaldi-native-fbank==1.22.5", "mypy==1.15.0", "pytest==8.3.5", "ruff==0.11.2"],
+        "test": ["hypothesis==6.130.0", "mypy==1.15.0", "pytest==8.3.5", "ruff==0.11.2"],
     },
     entry_points={"console_scripts": ["pyser=pyser.cli:main"]},
 )

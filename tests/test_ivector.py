@@ -37,6 +37,7 @@ VARIANTS = {
     "e_cmvn_iextractor": OnlineIvectorConfig(online_cmvn_iextractor=True),
     "g_remember150": OnlineIvectorConfig(max_remembered_frames=150),
 }
+compiled = pytest.mark.skipif(not kernels.available, reason="needs the compiled library")
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +126,7 @@ def test_carry_over_changes_the_numbers(golden, online):
     assert np.abs(carried[1] - extract_utterance(online, second)).max() > 0.1
 
 
+@compiled
 def test_norm_vars_is_followed(golden, online):
     """The fast way is for means only; other configurations go through pyser.features.cmvn."""
     feats = golden["feats/spk2-u1"]
@@ -137,6 +139,7 @@ def test_norm_vars_is_followed(golden, online):
     assert np.abs(fast - exact).max() > 1 and np.abs(fast - other.normalise(feats)).max() < 1e-4
 
 
+@compiled
 def test_posteriors_as_kaldi(golden, online):
     feats = golden["ubm_input"]
     gaussians, post, count = posteriors(online.ubm, feats, np.ones(len(feats), np.float32))
@@ -156,6 +159,7 @@ def _select(probabilities, num_gselect, min_post, scale=1.0):
     return gaussians[0, : count[0]].tolist(), post[0, : count[0]]
 
 
+@compiled
 def test_posteriors_are_pruned_and_renormalised():
     gaussians, post = _select([0.08, 0.60, 0.014, 0.30, 0.006], 3, 0.025)
     assert gaussians == [1, 3, 0] and np.allclose(post, np.array([0.60, 0.30, 0.08]) / 0.98)
@@ -175,6 +179,7 @@ def test_loglikes_by_hand():
     assert np.allclose(np.concatenate([x, x**2, [[1.0]]], axis=1) @ ubm.likes_matrix[:, :2], [[first, second]], atol=1e-5)
 
 
+@compiled
 @pytest.mark.parametrize("size", [1, 4, 7, 21])
 def test_solvers(size):
     random = np.random.default_rng(3)
@@ -373,6 +378,7 @@ def test_cutting_pitch_is_said_once(golden, tmp_path):
     assert "WARNING: b" not in run.output
 
 
+@compiled
 def test_batches_and_order_do_not_matter(golden, online):
     """To the last bit: conjugate gradients would make much of it."""
     feats = [check_feats(online, golden[f"feats/{utt}"][: 60 + 37 * n]) for n, utt in enumerate(SPEAKER)]

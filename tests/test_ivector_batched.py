@@ -9,7 +9,7 @@ import torch
 from click.testing import CliRunner
 
 from pyser.cli.ivector import group
-from pyser.ivector import batched, dump
+from pyser.ivector import batched, dump, kernels
 from pyser.ivector import online as compiled
 from pyser.ivector.batched import extract_batch
 from pyser.ivector.conjugate import conjugate_gradient, solve_exactly
@@ -174,6 +174,7 @@ def test_a_damaged_utterance_stays_alone(golden, online):
         assert np.abs(one - other).max() < 2e-3
 
 
+@pytest.mark.skipif(not kernels.available, reason="needs the compiled library")
 def test_posteriors_as_the_compiled_loops(golden, online):
     feats = golden["ubm_input"]
     random = np.random.default_rng(1)

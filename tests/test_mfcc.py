@@ -8,14 +8,15 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
-import kaldi_native_fbank as knf
 import numpy as np
 import pytest
 
 from pyser.errors import PyserError
 from pyser.features.compute import features
+from pyser.features.fbank import FbankConfig
 from pyser.features.mel import BLOCK
 from pyser.features.mfcc import MfccConfig, mfcc
+from pyser.features.streaming import OnlineFeatures
 from pyser.kaldi.resample import resample
 
 GOLDEN = Path(__file__).parent / "golden" / "mfcc"
@@ -51,21 +52,10 @@ def assert_close(found, expected, mean=1e-3, most=0.02):
 
 
 def by_knf(samples, config):
-    options = knf.MfccOptions()
-    frame, mel = options.frame_opts, options.mel_opts
-    frame.samp_freq, frame.dither, frame.snip_edges = config.sample_frequency, 0, config.snip_edges
-    frame.frame_length_ms, frame.frame_shift_ms = config.frame_length, config.frame_shift
-    frame.preemph_coeff, frame.remove_dc_offset = config.preemphasis_coefficient, config.remove_dc_offset
-    frame.window_type, frame.round_to_power_of_two = config.window_type, config.round_to_power_of_two
-    frame.blackman_coeff = config.blackman_coeff
-    mel.num_bins, mel.low_freq, mel.high_freq = config.num_mel_bins, config.low_freq, config.high_freq
-    options.num_ceps, options.use_energy, options.raw_energy = config.num_ceps, config.use_energy, config.raw_energy
-    options.energy_floor, options.cepstral_lifter = config.energy_floor, config.cepstral_lifter
-    options.htk_compat = config.htk_compat
-    computer = knf.OnlineMfcc(options)
-    computer.accept_waveform(config.sample_frequency, samples.tolist())
-    computer.input_finished()
-    return np.array([computer.get_frame(t) for t in range(computer.num_frames_ready)])
+    """Its frames as they become known, of samples in pieces of 0.1 s."""
+    online = OnlineFeatures(config)
+    pieces = [online.accept(samples[start : start + 1600]) for start in range(0, len(samples), 1600)]
+    return np.concatenate([*pieces, online.finish()])
 
 
 def test_equals_kaldi(speech):
@@ -92,6 +82,17 @@ def test_digital_silence_and_resampled_speech_equal_kaldi(variants):
 def test_rarer_options_equal_kaldi_native_fbank(speech, options):
     config = MfccConfig(**options)
     assert_close(mfcc(speech[0], config), by_knf(speech[0], config), mean=5e-4)
+
+
+@pytest.mark.parametrize("config", [HIRES, FbankConfig(num_mel_bins=80), FbankConfig(use_energy=True),
+                                    FbankConfig(snip_edges=False, use_power=False)])
+def test_streams(speech, config):
+    assert_close(features(speech[0], 16000, config), by_knf(speech[0], config), mean=5e-4)
+
+
+def test_streams_have_no_warps():
+    with pytest.raises(PyserError, match="^--vtln-warp: not for streams"):
+        OnlineFeatures(MfccConfig(vtln_warp=1.1))
 
 
 def test_sine_window_and_mean_subtraction(speech):

@@ -17,26 +17,20 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-import kaldi_native_fbank as knf  # noqa: E402
 import numpy as np  # noqa: E402
 import soundfile  # noqa: E402
 
 from pyser.features.compute import compute_features  # noqa: E402
 from pyser.features.mfcc import MfccConfig, mfcc  # noqa: E402
+from pyser.features.streaming import OnlineFeatures  # noqa: E402
 
 HIRES = MfccConfig(use_energy=False, num_mel_bins=40, num_ceps=40, low_freq=20, high_freq=-400)
 PIECE = 5 * 16000  # samples of an utterance
 
 
 def by_knf(samples: np.ndarray) -> np.ndarray:
-    options = knf.MfccOptions()
-    options.frame_opts.dither = 0
-    options.mel_opts.num_bins, options.mel_opts.low_freq, options.mel_opts.high_freq = 40, 20, -400
-    options.num_ceps, options.use_energy = 40, False
-    computer = knf.OnlineMfcc(options)
-    computer.accept_waveform(16000, samples.tolist())
-    computer.input_finished()
-    return np.array([computer.get_frame(t) for t in range(computer.num_frames_ready)])
+    online = OnlineFeatures(HIRES)
+    return np.concatenate([online.accept(samples), online.finish()])
 
 
 def cpu(function: Callable[[], object]) -> float:
