@@ -1,138 +1,166 @@
-"""Lattice-free MMI: numerators by k2, the denominator by pyser.chain.denominator (exact) or by k2 (pruned).
+"""Lattice-free MMI, Kaldi's objective (src/chain/chain-training.cc), by one of two engines.
 
-For an utterance with network outputs y (T, C), the objective is log p(num, y) - log p(den, y), where p(graph, y) sums
-exp(score) over all paths of T labels through the graph and a path scores its arcs plus y[t, label] at each frame
-(Povey et al., "Purely sequence-trained neural networks for ASR based on lattice-free MMI", 2016; graphs as in icefall).
-Both graphs are k2 acceptors whose labels are columns of y (0 is blank). Every path takes one column per frame, so
-log-softmax of y changes nothing in the difference and makes the numerator alone the CTC objective.
+For an utterance with network outputs y (T, C) the objective is log p(num, y) - log p(den, y), where p(graph, y) sums
+exp(score) over all paths of T arcs through the graph (Povey et al., "Purely sequence-trained neural networks for ASR
+based on lattice-free MMI", 2016). See pyser.chain.numerator and pyser.chain.denominator for the two sums.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pyser.chain.denominator import Denominator
+from pyser.chain import intersection, numerator
+from pyser.chain.denominator import LIMIT, Denominator
+from pyser.chain.graph import Graph
 from pyser.errors import PyserError
-
-try:
-    import k2
-except ImportError as error:
-    raise PyserError("needs k2: run local/install.sh (default stack)") from error
 
 EXACT_BEAM = 1000.0  # nats; exp(-1000) is 0 even in double precision, so nothing that counts is pruned
 
 
 @dataclass(frozen=True)
 class LfMmiConfig:
-    """`num_output_beam` (nats): k2's pruning of the numerator lattices, exact by default. `den_output_beam`: 0 is the
-    exact forward-backward; above 0, k2's lattices pruned to that beam. icefall's usual 8 is off by up to 0.05 nats a
-    frame on outputs that are still flat, and slower."""
+    """Kaldi's chain options, run_tdnn_1g.sh's values.
 
+    leaky_hmm_coefficient: 0 gives a denominator from the graph's start to its final states, without a leak, as in k2
+    out_of_range_regularize: pulls outputs beyond +-30, which the denominator does not see, back; in the derivative only
+    output_beam: nats, for the k2 engine. icefall's usual 8 is off by up to 0.05 nats a frame on outputs that are still
+    flat, and gradients by up to 0.6.
+    """
+
+    leaky_hmm_coefficient: float = 0.1
     xent_regularize: float = 0.1
     l2_regularize: float = 5e-5
-    num_output_beam: float = EXACT_BEAM
-    den_output_beam: float = 0.0
-
-
-def total_scores(graphs: Any, log_probs: Tensor, lengths: Tensor, output_beam: float) -> tuple[Tensor, Tensor]:
-    """Log of the summed path weights of each utterance, and its derivative: the posteriors.
-
-    graphs : k2 FsaVec of N graphs, or of one graph that serves all
-    log_probs : (N, T, C) float32; only the first `lengths` frames of each count
-    lengths : (N,), at least 1
-    Returns scores (N,) float64, -inf where no path fits, and posteriors (N, T, C), zero there and in the padding.
-    """
-    num = log_probs.shape[0]
-    if (graphs.shape[0] not in (1, num)) or len(lengths) != num:
-        raise ValueError(f"{graphs.shape[0]} graphs and {len(lengths)} lengths for {num} utterances")
-    order = torch.argsort(lengths.cpu(), descending=True, stable=True)  # intersect_dense wants the longest first
-    segments = torch.stack([order, torch.zeros_like(order), lengths.cpu()[order]], dim=1).int()
-    rows = (order if graphs.shape[0] == num else torch.zeros_like(order)).int()
-    with torch.enable_grad():
-        leaf = log_probs.detach().float().to(graphs.device).requires_grad_()
-        dense = k2.DenseFsaVec(leaf, segments)
-        lattices = k2.intersect_dense(k2.index_fsa(graphs, rows.to(graphs.device)), dense, output_beam)
-        sorted_scores = lattices.get_tot_scores(use_double_scores=True, log_semiring=True)
-        possible = torch.isfinite(sorted_scores)
-        if possible.any():
-            sorted_scores[possible].sum().backward()
-    scores = torch.empty_like(sorted_scores.detach())
-    scores[order.to(scores.device)] = sorted_scores.detach()
-    posteriors = leaf.grad if leaf.grad is not None else torch.zeros_like(leaf)
-    return scores.to(log_probs.device), posteriors.to(log_probs.device)
+    out_of_range_regularize: float = 0.01
+    output_beam: float = EXACT_BEAM
 
 
 class LfMmi:
     """The chain objective.
 
-    den_graph : k2 Fsa, phone language model composed with the topology; its labels are columns of the output
-    device : where the network runs; a k2 without CUDA computes on the CPU all the same
+    graph : the denominator; its pdfs are columns of the network's output
+    engine : native, pyser's own (compiled, or torch on a GPU and where there was no compiler), or k2, without a leak
     """
 
-    def __init__(self, den_graph: Any, config: LfMmiConfig | None = None, device: torch.device | str = "cpu"):
+    def __init__(self, graph: Graph, engine: str = "native", config: LfMmiConfig | None = None):
         self.config = config or LfMmiConfig()
-        self.k2_device = torch.device(device if k2.with_cuda else "cpu")
-        graph = acceptor(den_graph)
-        self.denominator = Denominator(graph.arcs.values()[:, :3], graph.scores, device)
-        self.den_graph = k2.create_fsa_vec([k2.arc_sort(graph)]).to(self.k2_device)
+        if engine not in ("native", "k2"):
+            raise PyserError(f"--engine {engine}: must be native or k2")
+        if engine == "k2" and self.config.leaky_hmm_coefficient != 0:
+            raise PyserError("k2 has no leak: set --leaky-hmm-coefficient 0, or take the native engine")
+        self.engine = engine
+        self.denominator = Denominator(graph, self.config.leaky_hmm_coefficient)
+        if engine == "k2":
+            self.fsa = intersection.import_k2().create_fsa_vec([graph.to_k2()])
 
-    def _denominator(self, log_probs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        if self.config.den_output_beam > 0:
-            return total_scores(self.den_graph, log_probs, lengths, self.config.den_output_beam)
-        return self.denominator(log_probs, lengths)
+    def numerator_scores(self, graphs: Sequence[Graph], output: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores (N,) and posteriors (N, T, C) of the transcripts' graphs; see pyser.chain.numerator.total_scores."""
+        if self.engine == "native":
+            return numerator.total_scores(graphs, output, lengths)
+        fsas = intersection.import_k2().create_fsa_vec([graph.to_k2() for graph in graphs])
+        return intersection.total_scores(fsas, output, lengths, self.config.output_beam)
+
+    def denominator_scores(self, output: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """The same of the denominator; the posteriors are the derivative by the limited outputs."""
+        if self.engine == "native":
+            return self.denominator(output, lengths)
+        return intersection.total_scores(self.fsa, output.clamp(-LIMIT, LIMIT), lengths, self.config.output_beam)
 
     def __call__(
-        self, output: Tensor, output_xent: Tensor, lengths: Tensor, num_graphs: Any, warm_up: bool = False
+        self,
+        output: Tensor,
+        output_xent: Tensor | None,
+        lengths: Tensor,
+        graphs: Sequence[Graph],
+        warm_up: bool = False,
+        penalize: bool | None = None,
     ) -> tuple[Tensor, dict[str, float]]:
         """Loss per frame and its sums over the batch.
 
-        output, output_xent : (N, T, C), raw and log-softmaxed; lengths : (N,) frames
-        num_graphs : k2 FsaVec of N transcripts' graphs, labels as in the denominator graph
-        warm_up : leave the denominator out, so that the objective is CTC's
+        output, output_xent : (N, T, C), raw and log-softmaxed (None: without that branch); lengths : (N,) frames
+        graphs : the N transcripts' graphs, pdfs as in the denominator
+        warm_up : a softmax in place of the denominator, so that the objective is CTC's; its sum is counted in num
+        penalize : apply the out-of-range penalty, doubled, in this call; None: in every second one that needs it, by
+            torch's dice
 
         loss = (den - num - xent_regularize * sum(num_posteriors * output_xent) + l2/2 * sum(output^2)) / frames.
-        Utterances whose transcript does not fit into their frames contribute nothing; stats["skipped"] is the number
-        of their frames. The other sums are weight (frames), objf (num - den), num, den and xent.
+        Utterances whose transcript does not fit into their frames, or with outputs that are not numbers, contribute
+        nothing; stats["skipped"] is the number of their frames. The other sums are weight (frames), objf (num - den),
+        num, den and xent.
         """
-        log_probs = output.log_softmax(dim=-1)
-        num_graphs = num_graphs.to(self.k2_device)
-        num, gradient = total_scores(num_graphs, log_probs, lengths, self.config.num_output_beam)
-        posteriors = gradient
+        with torch.autocast(output.device.type, enabled=False):
+            return self._loss(output, output_xent, lengths, graphs, warm_up, penalize)
+
+    def _loss(self, output: Tensor, output_xent: Tensor | None, lengths: Tensor, graphs: Sequence[Graph],
+              warm_up: bool, penalize: bool | None) -> tuple[Tensor, dict[str, float]]:
+        y = output.detach()
+        y = y if y.dtype == torch.float64 else y.float()
+        num, posteriors = self.numerator_scores(graphs, y, lengths)
         den = torch.zeros_like(num)
-        if not warm_up:
-            den, den_posteriors = self._denominator(log_probs, lengths)
-            gradient = gradient - den_posteriors
+        if warm_up:
+            scores, gradient = _softmax_scores(y, lengths)
+            num = num - scores
+        else:
+            den, gradient = self.denominator_scores(y, lengths)
+        gradient = torch.sub(posteriors, gradient, out=gradient)
         fits = torch.isfinite(num) & torch.isfinite(den)
-        lengths = lengths.to(output.device)
-        frame = torch.arange(output.shape[1], device=output.device)
-        mask = (frame < lengths[:, None]) & fits[:, None]  # (N, T)
-        gradient, posteriors = gradient * mask[..., None], posteriors * mask[..., None]
+        lengths = lengths.to(y.device)
+        if not bool(fits.all()):
+            gradient[~fits], posteriors[~fits] = 0, 0
         weight = float(lengths[fits].sum())
-        frames = max(weight, 1.0)
         num_sum, den_sum = num[fits].sum(), den[fits].sum()
         objf = num_sum - den_sum
-        # The lattices are differentiated already: a linear term carries their gradient, the value is put in its place.
-        linear = (log_probs * gradient).sum()
-        linear = linear + (objf.to(linear.dtype) - linear).detach()
-        xent = (output_xent * posteriors).sum()
-        square = (output.square() * mask[..., None]).sum()
-        loss = (0.5 * self.config.l2_regularize * square - linear - self.config.xent_regularize * xent) / frames
+        inside = (torch.arange(y.shape[1], device=y.device) < lengths[:, None]) & fits[:, None]  # (N, T)
+        counted = y if bool(inside.all()) else torch.where(inside[..., None], y, torch.zeros_like(y))
+        value = objf
+        if self.config.l2_regularize != 0:
+            value = objf - 0.5 * self.config.l2_regularize * counted.double().square().sum()
+            gradient.sub_(counted, alpha=self.config.l2_regularize)
+        if penalize is None:
+            low, high = counted.aminmax()
+            outside = output.requires_grad and (low < -LIMIT or high > LIMIT)
+            penalize = bool(outside) and int(torch.randint(2, ())) == 0
+        if penalize:
+            excess = counted - counted.clamp(-LIMIT, LIMIT)
+            gradient.sub_(excess, alpha=2 * self.config.out_of_range_regularize)
+        frames = max(weight, 1.0)
+        loss = _Objective.apply(output, value, gradient) / -frames
+        xent = None
+        if output_xent is not None:
+            xent = (torch.where(fits[:, None, None], output_xent, 0.0) * posteriors).sum()
+            loss = loss - self.config.xent_regularize / frames * xent
         stats = {
             "weight": weight,
             "objf": float(objf),
             "num": float(num_sum),
             "den": float(den_sum),
-            "xent": float(xent),
+            "xent": 0.0 if xent is None else float(xent),
             "skipped": float(lengths[~fits].sum()),
         }
         return loss, stats
 
 
-def acceptor(fsa: Any) -> Any:
-    """`fsa` with its labels and scores only: output labels and other attributes cost time in every intersection."""
-    arcs = fsa.arcs.values()[:, :3]
-    return k2.Fsa(torch.cat([arcs, fsa.scores.detach().float().view(torch.int32)[:, None]], dim=1).contiguous())
+class _Objective(torch.autograd.Function):
+    """A value with a known derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
+        ctx.save_for_backward(gradient)
+        ctx.dtype = output.dtype
+        return value.to(gradient.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *scale: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return (scale[0] * gradient).to(ctx.dtype), None, None
+
+
+def _softmax_scores(output: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Of a denominator that allows every sequence of outputs: the sum of the frames' log-sum-exps, and the softmax."""
+    inside = torch.arange(output.shape[1], device=output.device) < lengths.to(output.device)[:, None]
+    scores = torch.where(inside, output.double().logsumexp(dim=-1), 0.0).sum(dim=1)
+    return scores, torch.where(inside[..., None], output.softmax(dim=-1), torch.zeros_like(output))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pyser.chain.data import Batch, ChainData, features_of, ivectors_of, select
+from pyser.chain.graph import from_k2
 from pyser.chain.lfmmi import EXACT_BEAM, LfMmi, LfMmiConfig
 from pyser.chain.schedule import parse_schedule
 from pyser.errors import PyserError
@@ -32,8 +33,8 @@ class ChainConfig:
 
     max_duration: seconds of speech in a batch, padding included. max_utt_duration: longer utterances are dropped.
     warmup: share of the training before the denominator enters (CTC until then; a flat start needs it).
-    den_output_beam, num_output_beam: nats, see LfMmiConfig. num_threads: torch's; k2's small kernels slow down on
-    contended threads, so use more only on an idle machine and with a large network.
+    engine: native or k2, see LfMmi. leaky_hmm_coefficient: 0 for whole utterances on graphs with final states; Kaldi's
+    0.1 for chunks. output_beam: nats, of the k2 engine, see LfMmiConfig. num_threads: torch's.
     """
 
     dim: int = 1024
@@ -52,13 +53,16 @@ class ChainConfig:
     dropout_schedule: str = "0,0@0.20,0.5@0.50,0"
     xent_regularize: float = 0.1
     l2_regularize: float = 5e-5
-    den_output_beam: float = 0.0
-    num_output_beam: float = EXACT_BEAM
+    out_of_range_regularize: float = 0.01
+    leaky_hmm_coefficient: float = 0.0
+    engine: str = "native"
+    output_beam: float = EXACT_BEAM
     num_threads: int = 1
     seed: int = 0
 
     def lfmmi(self) -> LfMmiConfig:
-        return LfMmiConfig(self.xent_regularize, self.l2_regularize, self.num_output_beam, self.den_output_beam)
+        return LfMmiConfig(self.leaky_hmm_coefficient, self.xent_regularize, self.l2_regularize,
+                           self.out_of_range_regularize, self.output_beam)
 
     def loop(self) -> TrainConfig:
         return TrainConfig(self.num_epochs, self.lr_initial, self.lr_final, self.max_grad_norm, seed=self.seed)
@@ -78,7 +82,7 @@ class ChainLoss:
     def loss(self, model: TdnnF, batch: Batch, warm_up: bool = False) -> tuple[Tensor, Stats]:
         batch = batch.to(self.device)
         output, xent = model(batch.feats, batch.ivectors, subsampling=self.config.frame_subsampling_factor)
-        return self.lfmmi(output, xent, batch.lengths, self.compiler.compile(batch.texts), warm_up)
+        return self.lfmmi(output, xent, batch.lengths, from_k2(self.compiler.compile(batch.texts)), warm_up)
 
     def validate(self, model: TdnnF, batches: Iterator[Batch]) -> Stats:
         """The full objective over a data set, per frame."""
@@ -112,7 +116,8 @@ def train(
     exp_dir = Path(exp_dir)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     compiler = NumeratorCompiler(lang_dir)
-    lfmmi = LfMmi(load_denominator(lang_dir), config.lfmmi(), device)
+    (den_graph,) = from_k2(load_denominator(lang_dir))
+    lfmmi = LfMmi(den_graph, config.engine, config.lfmmi())
     subsampling = config.frame_subsampling_factor
     sets = []
     for name, ivectors in ((data_dir, ivector_dir), (valid_dir, valid_ivector_dir)):
@@ -139,7 +144,8 @@ def train(
     model.to(device)
     parameters = sum(p.numel() for p in model.parameters())
     print(f"TDNN-F: {parameters} parameters, context -{context} +{context} frames, "
-          f"{len(tokens)} outputs every {subsampling} frames; denominator: {len(lfmmi.denominator.label)} nodes")
+          f"{len(tokens)} outputs every {subsampling} frames; "
+          f"denominator: {den_graph.num_states} states, {len(den_graph.arcs)} arcs")
     print(f"{len(data.cuts)} utterances, {sum(cut.duration for cut in data.cuts) / 3600:.2f} h, on {device}: "
           f"{config.num_epochs} epochs of {steps} steps, CTC for the first {100 * config.warmup:g}%", flush=True)
     loss = ChainLoss(lfmmi, compiler, config, device)

@@ -2,7 +2,6 @@
 #pragma once
 
 #define INLINE inline __attribute__((always_inline))
-#define CLONES
 
 #if defined(__AVX512F__)
 constexpr int kBytes = 64;
