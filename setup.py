@@ -12,7 +12,9 @@ from setuptools import Extension, find_packages, setup
 COMMON = [
     "click==8.1.8",
     "espeakng-loader==0.2.4",  # carries espeak-ng, which speaks egs/mini's corpora
+    "kaldi-decoder==0.3.2",  # decodes where k2 is not installed
     "kaldi-native-fbank==1.22.5",  # features of streams, and the reference of ours
+    "kaldifst==1.8.3",
     "matplotlib==3.10.1",
     "safetensors==0.8.0",
     "scipy==1.15.3",

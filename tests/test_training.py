@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -71,9 +73,9 @@ def test_resume_equals_uninterrupted(tmp_path, damage, capsys):
     with pytest.raises(Stop):
         train(broken, until(3, 2), 4, loss_fn, tmp_path / "b", CONFIG)
     if damage:
-        newest = tmp_path / "b/checkpoints/epoch-2.pt"
+        newest = tmp_path / "b/epoch-2.pt"
         newest.write_bytes(newest.read_bytes()[:1000])
-        (tmp_path / "b/checkpoints/epoch-9.pt").write_bytes(b"")
+        (tmp_path / "b/epoch-9.pt").write_bytes(b"")
     resumed = model_()
     history = train(resumed, batches, 4, loss_fn, tmp_path / "b", CONFIG)
     assert same(whole, resumed) and not same(whole, broken)
@@ -103,7 +105,7 @@ def test_nan_names_the_batch(tmp_path):
         train(model_(), bad, 4, loss_fn, tmp_path, CONFIG, describe=lambda batch: "utt7")
     with pytest.raises(PyserError, match="no batches"):
         train(model_(), lambda epoch: [], 4, loss_fn, tmp_path, CONFIG)
-    assert not (tmp_path / "checkpoints").exists()
+    assert not checkpoints.numbers(tmp_path)
 
 
 def test_infinite_gradient_is_an_error(tmp_path):
@@ -125,10 +127,9 @@ def test_weightless_batches_change_nothing(tmp_path):
 def test_keep_and_average(tmp_path):
     model = model_()
     train(model, batches, 4, loss_fn, tmp_path, TrainConfig(4, 1e-2, 1e-3, keep_checkpoints=2))
-    folder = tmp_path / "checkpoints"
-    assert checkpoints.numbers(folder) == [3, 4]
-    assert checkpoints.latest(folder) == checkpoints.path_of(folder, 4)
-    paths = [checkpoints.path_of(folder, e) for e in (3, 4)]
+    assert checkpoints.numbers(tmp_path) == [3, 4]
+    assert checkpoints.latest(tmp_path) == checkpoints.path_of(tmp_path, 4)
+    paths = [checkpoints.path_of(tmp_path, e) for e in (3, 4)]
     third, fourth = (checkpoints.load(p)["model"] for p in paths)
     mean = checkpoints.average(paths)
     for name in ("0.weight", "1.running_mean", "1.running_var"):
@@ -150,3 +151,101 @@ def test_load_runs_no_pickled_code(tmp_path):
     with pytest.raises(PyserError, match="no such checkpoint"):
         checkpoints.load(tmp_path / "epoch-2.pt")
     assert checkpoints.latest(tmp_path) is None
+
+
+def icefall_load_checkpoint(path, model, optimizer):
+    """What icefall.checkpoint.load_checkpoint does."""
+    checkpoint = torch.load(path, map_location="cpu")
+    model.load_state_dict(checkpoint.pop("model"), strict=False)
+    optimizer.load_state_dict(checkpoint.pop("optimizer"))
+    assert all(checkpoint[name] is None for name in ("scheduler", "grad_scaler", "sampler"))
+    return checkpoint
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_icefall_reads_checkpoints(tmp_path, name):
+    config = TrainConfig(4, 1e-2, 1e-3, weight_decay=1e-2, seed=3, optimizer=name)
+    losses = iter([3.0, 1.0, 2.0, 1.5])
+    trained, model = model_(), model_()
+    history = train(trained, batches, 4, loss_fn, tmp_path, config, valid_fn=lambda m: {"loss": next(losses)})
+    optimizer = (torch.optim.Adam if name == "adam" else torch.optim.AdamW)(model.parameters())
+    rest = icefall_load_checkpoint(tmp_path / "epoch-4.pt", model, optimizer)
+    assert same(trained, model) and rest["epoch"] == 4
+    assert float(rest["best_valid_loss"]) == 1.0 and rest["best_valid_epoch"] == 2
+    assert float(rest["best_train_loss"]) == pytest.approx(min(row["loss"] for row in history))
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(history[-1]["lr"])
+    for batch in batches(5):
+        loss_fn(model, batch, 1.0)[0].backward()
+        optimizer.step()
+    assert checkpoints.load(tmp_path / checkpoints.BEST)["epoch"] == 2
+    assert not same(trained, model)
+
+
+def test_reads_icefalls_checkpoints(tmp_path):
+    """Of a model in torch's DistributedDataParallel too."""
+    state = {f"module.{name}": value for name, value in model_().state_dict().items()}
+    torch.save({"model": state, "optimizer": None, "best_train_loss": 1.5, "batch_idx_train": 7}, tmp_path / "epoch-1.pt")
+    if torch.__version__.startswith("1."):  # whose safe reader knows no floats
+        torch.save({"model": state, "optimizer": None, "batch_idx_train": 7}, tmp_path / "epoch-1.pt")
+    read = model_()
+    with torch.no_grad():
+        read[0].weight.zero_()
+    read.load_state_dict(checkpoints.load_model(tmp_path / "epoch-1.pt"))
+    assert same(read, model_())
+
+
+def test_start_epoch(tmp_path):
+    """Goes on after the epoch before it, whatever there is beyond."""
+    expected = train(model_(), batches, 4, loss_fn, tmp_path, CONFIG)
+    again = train(model_(), batches, 4, loss_fn, tmp_path, replace(CONFIG, start_epoch=3))
+    assert rows(again) == rows(expected)
+    with pytest.raises(Stop):
+        train(model_(), until(1, 2), 4, loss_fn, tmp_path, replace(CONFIG, start_epoch=1))
+    assert checkpoints.numbers(tmp_path) == []
+    with pytest.raises(PyserError, match="epoch-2.pt: no such checkpoint"):
+        train(model_(), batches, 4, loss_fn, tmp_path, replace(CONFIG, start_epoch=3))
+
+
+def test_max_param_change(tmp_path):
+    model, changes = model_(), []
+    before = [p.detach().clone() for p in model.parameters()]
+
+    def after(model):
+        changes.append(float(torch.cat([(p - b).flatten() for p, b in zip(model.parameters(), before, strict=True)]).norm()))
+        before[:] = [p.detach().clone() for p in model.parameters()]
+    train(model, batches, 4, loss_fn, tmp_path / "a", TrainConfig(1, 1e-2, 1e-5, max_param_change=0.01), after_step=after)
+    assert changes[:2] == pytest.approx([0.01, 0.01], rel=1e-3) and changes[3] < 0.005  # a short step is left alone
+
+
+@pytest.mark.parametrize("values,message", [
+    ({"optimizer": "sgd"}, "optimizer is sgd; it must be one of adam, adamw, ng-sgd"),
+    ({"precision": "int8"}, "precision is int8"),
+    ({"precision": "float16", "optimizer": "ng-sgd"}, "float16 needs"),
+    ({"start_epoch": 9}, "start_epoch is 9"),
+    ({"lr_final": 0.0}, "both must be above 0"),
+])
+def test_settings_that_cannot_be(values, message):
+    with pytest.raises(PyserError, match=message):
+        replace(CONFIG, **values)
+
+
+def test_ng_sgd_needs_layers(tmp_path):
+    with pytest.raises(PyserError, match="ng-sgd needs a network of affine layers"):
+        train(model_(), batches, 4, loss_fn, tmp_path, replace(CONFIG, optimizer="ng-sgd"))
+
+
+def test_lines_tell_the_rate_and_the_time_left(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("pyser.training.progress.REPORT_SECONDS", 0.0)
+    train(model_(), batches, 4, loss_fn, tmp_path, TrainConfig(2, 1e-2, 1e-3))
+    line = capsys.readouterr().out.splitlines()[1]
+    assert re.fullmatch(r"  epoch 1 step 2/4: loss [\d.]+ progress 0.0625 lr 0.0075 \d+ frames/s eta 0:00:0\d", line), line
+
+
+def test_tensorboard(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    history = train(model_(), batches, 4, loss_fn, tmp_path, TrainConfig(2, 1e-2, 1e-3))
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == list(range(8))
+    assert [event.value for event in events.Scalars("epoch/loss")] == pytest.approx([row["loss"] for row in history])

@@ -84,7 +84,7 @@ fi
 
 if wanted 5; then
   announce 5 "average the last $average epochs, decode $dev_set $test_sets"
-  once.sh --also "$exp/tdnn/history.json" "$exp/tdnn/.done.average" pyser chain average --epochs "$average" "$exp/tdnn"
+  once.sh --also "$exp/tdnn/history.json" "$exp/tdnn/.done.average" pyser chain average --avg "$average" "$exp/tdnn"
   cp "$mfcc_config" "$exp/tdnn/mfcc.conf"
   cp "$exp/ivectors_$dev_set/final.ie.id" "$exp/tdnn/final.ie.id"  # these two as Kaldi keeps them beside a network
   echo "--norm-means=false --norm-vars=false" > "$exp/tdnn/cmvn_opts"

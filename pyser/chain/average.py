@@ -12,19 +12,21 @@ from pyser.nn.tdnnf import TdnnF, TdnnfConfig
 from pyser.training import checkpoints
 
 
-def average(exp_dir: str | Path, epochs: int = 2) -> str:
-    """Write exp_dir/final.safetensors, the mean of the last `epochs` checkpoints (fewer if there are fewer).
+def average(exp_dir: str | Path, avg: int = 2, epoch: int | None = None) -> str:
+    """Write exp_dir/final.safetensors, the mean of the last `avg` checkpoints up to `epoch` (fewer if there are fewer).
 
     Metadata: config (the network's), tokens, subsampling, chain (the training's settings), averaged (the epochs).
     """
-    if epochs < 1:
-        raise PyserError(f"--epochs {epochs}: must be at least 1")
+    if avg < 1:
+        raise PyserError(f"--avg {avg}: must be at least 1")
     exp_dir = Path(exp_dir)
     description = read_json(exp_dir / "config.json", "network", "tokens", "chain")
-    folder = exp_dir / "checkpoints"
-    last = checkpoints.numbers(folder)[-epochs:]
+    numbers = checkpoints.numbers(exp_dir)
+    if epoch is not None and epoch not in numbers:
+        raise PyserError(f"--epoch {epoch}: {checkpoints.path_of(exp_dir, epoch)} is not there")
+    last = [number for number in numbers if epoch is None or number <= epoch][-avg:]
     model = TdnnF(TdnnfConfig(**description["network"]))
-    model.load_state_dict(checkpoints.average([checkpoints.path_of(folder, epoch) for epoch in last]))
+    model.load_state_dict(checkpoints.average([checkpoints.path_of(exp_dir, number) for number in last]))
     extra = {
         "tokens": json.dumps(description["tokens"]),
         "subsampling": str(description["chain"]["frame_subsampling_factor"]),

@@ -7,7 +7,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch import Tensor
 from pyser.errors import Dropped, PyserError
 from pyser.kaldi.tables import load_mat
 
+VOLUMES = 0.125, 2.0  # utils/data/perturb_data_dir_volume.sh's
 LOOKAHEAD = 3  # batches read in the background while the network computes
 
 
@@ -78,6 +79,12 @@ class ChainData:
     In training, batches are shuffled within buckets of similar length, each utterance takes one of its i-vectors and
     starts at frame 0, 1 … subsampling - 1 at random: over the epochs the network sees every frame as a centre.
     In validation: sorted as given, the middle i-vector, frame 0.
+
+    max_duration: seconds for each of `world_size` processes. They share every batch, this one takes its utterances number
+    `rank`, `rank` + world_size … and pads them as the whole batch is; utterances fewer than processes are left out.
+    perturb_volume: in training, each utterance is as if its samples had been multiplied by a number uniform in VOLUMES. Only
+    for MFCCs with as many mel bins as cepstra and without energy (conf/mfcc_hires.conf), whose C0 this moves, and nothing
+    else (but where a mel energy had been floored). Speeds are perturbed in the data directory.
     """
 
     cuts: Any
@@ -87,31 +94,40 @@ class ChainData:
     max_duration: float
     seed: int
     training: bool
+    rank: int = 0
+    world_size: int = 1
+    perturb_volume: bool = False
+
+    def whole(self) -> ChainData:
+        """The same batches in one process."""
+        return replace(self, rank=0, world_size=1, max_duration=self.max_duration * self.world_size)
 
     def _sampler(self, epoch: int) -> Any:
         from lhotse.dataset.sampling import DynamicBucketingSampler, SimpleCutSampler
 
+        # Every process draws the whole batches: Lhotse is told that there is but one.
+        options = {"max_duration": self.max_duration * self.world_size, "rank": 0, "world_size": 1}
         if not self.training:
-            return SimpleCutSampler(self.cuts, max_duration=self.max_duration)
+            return SimpleCutSampler(self.cuts, **options)
         # A new sampler for each epoch carries no state over from the epochs before: resuming needs nothing saved.
         seed, buckets = self.seed + 7919 * epoch, min(30, len(self.cuts) // 50)
         if buckets < 2:
-            return SimpleCutSampler(self.cuts, max_duration=self.max_duration, shuffle=True, seed=seed)
+            return SimpleCutSampler(self.cuts, **options, shuffle=True, seed=seed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # "eagerly read CutSet": the cuts are few and light
-            return DynamicBucketingSampler(
-                self.cuts, max_duration=self.max_duration, num_buckets=buckets, shuffle=True, seed=seed
-            )
+            return DynamicBucketingSampler(self.cuts, **options, num_buckets=buckets, shuffle=True, seed=seed)
 
     def steps(self) -> int:
         """Batches in the first epoch; others may have a few more or less."""
         return sum(1 for _ in self._sampler(1))
 
     def batches(self, epoch: int) -> Iterator[Batch]:
-        """All utterances once."""
+        """All utterances once (of this process)."""
         with ThreadPoolExecutor(1) as pool:
             pending: deque[Any] = deque()
             for cuts in self._sampler(epoch):
+                if len(cuts) < self.world_size:
+                    continue
                 pending.append(pool.submit(self._load, list(cuts), epoch))
                 if len(pending) > LOOKAHEAD:
                     yield pending.popleft().result()
@@ -120,19 +136,27 @@ class ChainData:
 
     def _load(self, cuts: list[Any], epoch: int) -> Batch:
         feats, shifts, ivectors = [], [], []
-        for cut in cuts:
+        span = 0
+        for number, cut in enumerate(cuts):
             rng = np.random.default_rng([self.seed, epoch, zlib.crc32(cut.id.encode())])
+            shift = min(int(rng.integers(self.subsampling)) if self.training else 0, cut.num_frames - 1)
+            span = max(span, -(-(cut.num_frames - shift) // self.subsampling) * self.subsampling)
+            if number % self.world_size != self.rank:
+                continue
             matrix = features_of(cut)
-            shift = int(rng.integers(self.subsampling)) if self.training else 0
-            feats.append(matrix)
-            shifts.append(min(shift, len(matrix) - 1))
+            if len(matrix) != cut.num_frames:
+                raise PyserError(f"{cut.id}: {len(matrix)} frames of features, {cut.num_frames} in utt2num_frames; mend it")
+            shifts.append(shift)
             rows = ivectors_of(cut)
             if rows is not None:
                 ivectors.append(rows[rng.integers(len(rows)) if self.training else len(rows) // 2])
+            if self.training and self.perturb_volume:
+                matrix = scale_volume(matrix, float(rng.uniform(*VOLUMES)))
+            feats.append(matrix)
+        cuts = cuts[self.rank :: self.world_size]
         if ivectors and len(ivectors) < len(cuts):
             raise PyserError(f"{cuts[0].id} … {cuts[-1].id}: some utterances have i-vectors, some do not; extract all")
         lengths = [-(-(len(f) - s) // self.subsampling) for f, s in zip(feats, shifts, strict=True)]
-        span = max(lengths) * self.subsampling
         padded = [pad(f, self.left_context - s, span + s - len(f) + self.right_context)
                   for f, s in zip(feats, shifts, strict=True)]
         return Batch(
@@ -148,6 +172,14 @@ def pad(feats: np.ndarray, left: int, right: int) -> np.ndarray:
     """feats (T, D) with its first row repeated `left` times before and its last `right` times after it; a negative
     number takes rows away. Returns (left + T + right, D)."""
     return feats[np.clip(np.arange(-left, len(feats) + right), 0, len(feats) - 1)]
+
+
+def scale_volume(feats: np.ndarray, gain: float) -> np.ndarray:
+    """MFCCs (T, D) of D mel bins, as if of samples multiplied by `gain`: all log-energies rise by 2 ln gain, and C0 is their
+    sum over sqrt(D)."""
+    feats = feats.copy()
+    feats[:, 0] += 2 * np.sqrt(feats.shape[1]) * np.log(gain)
+    return feats
 
 
 def features_of(cut: Any) -> np.ndarray:

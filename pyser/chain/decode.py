@@ -1,54 +1,18 @@
-"""Decode data directories with a chain model and HLG, and score the result."""
+"""Decode data directories with an acoustic model and HLG, and score the result."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from pyser.errors import PyserError
+from pyser.chain.data import text_of
+from pyser.chain.outputs import AcousticModel
+from pyser.chain.search import DecodeConfig, load_search
 from pyser.files import write_text
 from pyser.kaldi.datadir import write_table
+from pyser.scoring.recogs import errs, recogs
 from pyser.scoring.wer import format_wer, score
-
-try:
-    import k2
-except ImportError as error:
-    raise PyserError("needs k2: run local/install.sh (default stack)") from error
-
-
-@dataclass(frozen=True)
-class DecodeConfig:
-    """Beams in nats. `search_beam` prunes while searching, `output_beam` the lattice that is left, `max_active` bounds
-    the states alive at a frame. `acoustic_scale` multiplies the log-softmaxed outputs (1 for LF-MMI)."""
-
-    search_beam: float = 20.0
-    output_beam: float = 8.0
-    min_active: int = 30
-    max_active: int = 10000
-    acoustic_scale: float = 1.0
-    frames_per_chunk: int = 150
-    num_threads: int = 1
-
-
-def best_words(graph: Any, log_probs: torch.Tensor, words: dict[int, str], config: DecodeConfig) -> list[str] | None:
-    """Words on the best path of one utterance; None when no path reached a final state.
-
-    graph : k2 Fsa, labels are columns of log_probs, aux_labels are words; log_probs : (T, C)
-    """
-    dense = k2.DenseFsaVec(log_probs[None] * config.acoustic_scale, torch.tensor([[0, 0, len(log_probs)]]).int())
-    lattice = k2.intersect_dense_pruned(
-        graph, dense, config.search_beam, config.output_beam, config.min_active, config.max_active
-    )
-    if lattice.num_arcs == 0:
-        return None
-    path = k2.shortest_path(lattice, use_double_scores=True)
-    labels = path.aux_labels
-    labels = labels.values if isinstance(labels, k2.RaggedTensor) else labels
-    return [words[i] for i in labels.tolist() if i > 0]
 
 
 def decode(
@@ -58,39 +22,24 @@ def decode(
     ivector_dir: str | Path | None,
     out_dir: str | Path,
     config: DecodeConfig | None = None,
+    engine: str | None = None,
 ) -> str:
-    """Decode `data_dir` with exp_dir/final.safetensors and lang_dir/HLG.pt; returns Kaldi's WER line.
+    """Decode `data_dir` with exp_dir/final.safetensors and lang_dir/HLG.safetensors; returns Kaldi's WER line.
 
-    Writes hyp.txt and ref.txt (utterance and words, sorted) and wer.txt (compute-wer's report) to `out_dir`.
+    Writes hyp.txt and ref.txt (utterance and words, sorted), wer.txt (compute-wer's report) and icefall's recogs-NAME.txt
+    and errs-NAME.txt, NAME that of data_dir, to `out_dir`.
     An utterance whose search fails gets an empty hypothesis and is named; without transcripts there is no wer.txt.
+    engine : see load_search
     """
-    from pyser.chain.data import features_of, ivectors_of, text_of
-    from pyser.kaldi.manifests import read_cuts
-    from pyser.lang.graphs import load_hlg, read_words
-    from pyser.lang.lang import read_tokens
-    from pyser.nn import model_io
-    from pyser.nn.compute import ComputeConfig, compute, read_period
-    from pyser.nn.model_io import load_nnet3
-
     config = config or DecodeConfig()
     torch.set_num_threads(config.num_threads)
-    exp_dir = Path(exp_dir)
-    model = load_nnet3(exp_dir / "final.safetensors")
-    _, metadata = model_io.read(exp_dir / "final.safetensors")
-    if json.loads(metadata.get("tokens", "[]")) != list(read_tokens(lang_dir)):
-        raise PyserError(f"{lang_dir}/tokens.txt: not the phones that {exp_dir} was trained with; decode with its lang")
-    period = read_period(ivector_dir) if ivector_dir else 10
-    computing = ComputeConfig("output", config.frames_per_chunk, int(metadata["subsampling"]), period)
-    hlg, words = load_hlg(lang_dir), read_words(lang_dir)
+    model = AcousticModel(Path(exp_dir), Path(lang_dir), config.frames_per_chunk)
+    search = load_search(lang_dir, config, engine)
     hyps: dict[str, str] = {}
     refs: dict[str, str] = {}
     failed: list[str] = []
-    for cut in read_cuts(data_dir, ivector_dir):
-        try:
-            output = compute(model, features_of(cut), ivectors_of(cut), computing)
-        except PyserError as error:
-            raise PyserError(f"{cut.id}: {error}") from None
-        found = best_words(hlg, torch.from_numpy(output).log_softmax(-1), words, config)
+    for cut, output in model.outputs(data_dir, ivector_dir):
+        found = search(output)
         if found is None:
             failed.append(cut.id)
         hyps[cut.id] = " ".join(found or [])
@@ -104,4 +53,7 @@ def decode(
     write_table(out_dir / "ref.txt", refs)
     errors, report = score(refs, hyps)
     write_text(out_dir / "wer.txt", report)
+    name = Path(data_dir).name
+    write_text(out_dir / f"recogs-{name}.txt", recogs(refs, hyps))
+    write_text(out_dir / f"errs-{name}.txt", errs(refs, hyps))
     return format_wer(errors)

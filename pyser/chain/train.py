@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -13,15 +14,15 @@ import torch
 from torch import Tensor
 
 from pyser.chain.data import Batch, ChainData, features_of, ivectors_of, select
-from pyser.chain.graph import from_k2
 from pyser.chain.lfmmi import EXACT_BEAM, LfMmi, LfMmiConfig
 from pyser.chain.schedule import parse_schedule
 from pyser.errors import PyserError
 from pyser.files import read_json, write_json
 from pyser.nn.tdnnf import TdnnF, TdnnfConfig
-from pyser.training import checkpoints
+from pyser.training import checkpoints, distributed
 from pyser.training.loop import Stats, TrainConfig, set_seed
 from pyser.training.loop import train as train_loop
+from pyser.training.ng_sgd import NgSgdConfig
 
 CONSTRAIN_EVERY = 4  # steps between two orthonormal constraints of the linear factors on average, as in Kaldi
 WHITENING_BATCHES = 50  # enough frames for the covariance of the input
@@ -31,7 +32,11 @@ WHITENING_BATCHES = 50  # enough frames for the covariance of the input
 class ChainConfig:
     """A line `--name=value` each in conf/tdnn.conf. The network's sizes are run_tdnn_1g.sh's (see TdnnfConfig).
 
-    max_duration: seconds of speech in a batch, padding included. max_utt_duration: longer utterances are dropped.
+    optimizer, lr_initial, lr_final: adam, adamw or ng-sgd; of ng-sgd Kaldi's recipe takes 2.5e-4 to 2.5e-5 for batches of 64
+    chunks. l2_regularize_factor: of the layers' l2-regularize, with ng-sgd. See TrainConfig for precision, start_epoch,
+    max_grad_norm, max_param_change and weight_decay.
+    max_duration: seconds of speech in a batch, padding included, for each process. max_utt_duration: longer utterances are
+    dropped. perturb_volume: see ChainData.
     warmup: share of the training before the denominator enters (CTC until then; a flat start needs it).
     engine: native or k2, see LfMmi. leaky_hmm_coefficient: 0 for whole utterances on graphs with final states; Kaldi's
     0.1 for chunks. output_beam: nats, of the k2 engine, see LfMmiConfig. num_threads: torch's.
@@ -43,12 +48,19 @@ class ChainConfig:
     strides: tuple[int, ...] = TdnnfConfig.strides
     frame_subsampling_factor: int = 3
     num_epochs: int = 6
+    start_epoch: int = 0
+    optimizer: str = "adam"
     lr_initial: float = 1e-3
     lr_final: float = 1e-4
     max_grad_norm: float = 5.0
+    max_param_change: float = 2.0
+    weight_decay: float = 0.0
+    l2_regularize_factor: float = 1.0
+    precision: str = "float32"
     max_duration: float = 150.0
     max_utt_duration: float = 30.0
     max_dropped: float = 0.05
+    perturb_volume: bool = False
     warmup: float = 0.15
     dropout_schedule: str = "0,0@0.20,0.5@0.50,0"
     xent_regularize: float = 0.1
@@ -65,7 +77,11 @@ class ChainConfig:
                            self.out_of_range_regularize, self.output_beam)
 
     def loop(self) -> TrainConfig:
-        return TrainConfig(self.num_epochs, self.lr_initial, self.lr_final, self.max_grad_norm, seed=self.seed)
+        return TrainConfig(
+            self.num_epochs, self.lr_initial, self.lr_final, self.max_grad_norm, self.weight_decay, self.seed,
+            optimizer=self.optimizer, max_param_change=self.max_param_change, precision=self.precision,
+            start_epoch=self.start_epoch,
+        )
 
 
 class ChainLoss:
@@ -82,13 +98,14 @@ class ChainLoss:
     def loss(self, model: TdnnF, batch: Batch, warm_up: bool = False) -> tuple[Tensor, Stats]:
         batch = batch.to(self.device)
         output, xent = model(batch.feats, batch.ivectors, subsampling=self.config.frame_subsampling_factor)
-        return self.lfmmi(output, xent, batch.lengths, from_k2(self.compiler.compile(batch.texts)), warm_up)
+        return self.lfmmi(output, xent, batch.lengths, self.compiler.graphs(batch.ids, batch.texts), warm_up)
 
     def validate(self, model: TdnnF, batches: Iterator[Batch]) -> Stats:
         """The full objective over a data set, per frame."""
         sums: Stats = {}
         for batch in batches:
-            _, stats = self.loss(model, batch)
+            loss, stats = self.loss(model, batch)
+            stats["loss"] = float(loss) * stats["weight"]
             sums = {name: sums.get(name, 0.0) + value for name, value in stats.items()}
         frames = max(sums.pop("weight", 0.0), 1.0)
         return {name: value / frames for name, value in sums.items()}
@@ -105,18 +122,22 @@ def train(
 ) -> list[dict[str, float]]:
     """Train on `data_dir` (feats.scp, text) with the graphs of `lang_dir`; returns one row of figures per epoch.
 
-    Writes exp_dir/config.json, checkpoints/epoch-N.pt and history.json; goes on where an interrupted run stopped.
+    Writes exp_dir/config.json, epoch-N.pt, best-valid-loss.pt and history.json; goes on where an interrupted run stopped.
+    One of several processes within pyser.training.distributed.launch.
     """
     from pyser.kaldi.manifests import read_cuts
-    from pyser.lang.graphs import NumeratorCompiler, load_denominator
+    from pyser.lang.denominator import load_denominator, normalization
     from pyser.lang.lang import read_tokens
+    from pyser.lang.numerator import NumeratorCompiler
+    from pyser.lang.topology import load_topology
     from pyser.nn.lda import estimate_whitening
 
     torch.set_num_threads(config.num_threads)
     exp_dir = Path(exp_dir)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    compiler = NumeratorCompiler(lang_dir)
-    (den_graph,) = from_k2(load_denominator(lang_dir))
+    den_graph, num_pdfs = load_denominator(lang_dir), load_topology(lang_dir).num_pdfs
+    # Paths of the denominator begin and end anywhere with a leak, else at its start and in its final states.
+    compiler = NumeratorCompiler.load(lang_dir, normalization(den_graph) if config.leaky_hmm_coefficient > 0 else den_graph)
     lfmmi = LfMmi(den_graph, config.engine, config.lfmmi())
     subsampling = config.frame_subsampling_factor
     sets = []
@@ -124,41 +145,52 @@ def train(
         cuts, line = select(
             read_cuts(name, ivectors), config.max_utt_duration, subsampling, compiler.min_frames, config.max_dropped
         )
-        print(f"{name}: {line}", flush=True)
+        say(f"{name}: {line}")
         sets.append(cuts)
 
     set_seed(config.seed)
-    tokens = list(read_tokens(lang_dir))  # the network's outputs, blank first
+    tokens = list(read_tokens(lang_dir))
     feat_dim, ivector_dim = dimensions(sets[0][0])
     model = TdnnF(TdnnfConfig(
         feat_dim, ivector_dim, config.dim, config.bottleneck_dim, config.prefinal_dim, config.strides,
-        num_pdfs=len(tokens),
+        num_pdfs=num_pdfs,
     ))
     context = model.left_context  # as many frames on the right
     shape = (context, context, subsampling, config.max_duration, config.seed)
-    data, valid = ChainData(sets[0], *shape, training=True), ChainData(sets[1], *shape, training=False)
+    data = ChainData(sets[0], *shape, True, distributed.rank(), distributed.world_size(), config.perturb_volume)
+    valid = ChainData(sets[1], *shape, training=False)  # all of it in each process
     steps = data.steps()
-    write_description(exp_dir, config, model.config, tokens)
-    if checkpoints.latest(exp_dir / "checkpoints") is None:
-        model.set_lda(*estimate_whitening(spliced(model, data)))
+    if distributed.rank() == 0:
+        write_description(exp_dir, config, model.config, tokens)
+    if distributed.rank() == 0 and checkpoints.latest(exp_dir) is None:  # (the others take process 0's parameters)
+        model.set_lda(*estimate_whitening(spliced(model, data.whole())))
     model.to(device)
     parameters = sum(p.numel() for p in model.parameters())
-    print(f"TDNN-F: {parameters} parameters, context -{context} +{context} frames, "
-          f"{len(tokens)} outputs every {subsampling} frames; "
+    say(f"TDNN-F: {parameters} parameters, context -{context} +{context} frames, "
+          f"{num_pdfs} outputs every {subsampling} frames; "
           f"denominator: {den_graph.num_states} states, {len(den_graph.arcs)} arcs")
-    print(f"{len(data.cuts)} utterances, {sum(cut.duration for cut in data.cuts) / 3600:.2f} h, on {device}: "
-          f"{config.num_epochs} epochs of {steps} steps, CTC for the first {100 * config.warmup:g}%", flush=True)
+    say(f"{len(data.cuts)} utterances, {sum(cut.duration for cut in data.cuts) / 3600:.2f} h, on {device}: "
+          f"{config.num_epochs} epochs of {steps} steps, CTC for the first {100 * config.warmup:g}%")
     loss = ChainLoss(lfmmi, compiler, config, device)
     return train_loop(
         model, data.batches, steps, loss, exp_dir, config.loop(),
         valid_fn=lambda trained: loss.validate(trained, valid.batches(0)), after_step=constrain_sometimes,
+        components=model.components(config.xent_regularize),
+        ng_config=NgSgdConfig(l2_regularize_factor=config.l2_regularize_factor),
     )
 
 
 def constrain_sometimes(model: TdnnF) -> None:
-    """The orthonormal constraint, at random in one of CONSTRAIN_EVERY steps: no counter that a resume would lose."""
-    if int(torch.randint(CONSTRAIN_EVERY, ())) == 0:
+    """The orthonormal constraint, at random in one of CONSTRAIN_EVERY steps: no counter that a resume would lose. The dice
+    are Python's, which fall alike in all processes."""
+    if random.randrange(CONSTRAIN_EVERY) == 0:
         model.constrain_orthonormal()
+
+
+def say(line: str) -> None:
+    """On stdout, by one of the processes."""
+    if distributed.rank() == 0:
+        print(line, flush=True)
 
 
 def spliced(model: TdnnF, data: ChainData) -> Iterator[Tensor]:
@@ -178,7 +210,7 @@ def write_description(exp_dir: Path, config: ChainConfig, network: TdnnfConfig, 
     """exp_dir/config.json, what `average` needs to know; another network than an earlier run's is an error."""
     path = exp_dir / "config.json"
     description = json.loads(json.dumps({"chain": asdict(config), "network": asdict(network), "tokens": tokens}))
-    if path.exists() and checkpoints.numbers(exp_dir / "checkpoints"):
+    if path.exists() and checkpoints.numbers(exp_dir):
         before = read_json(path, "network", "tokens")
         for part in ("network", "tokens"):
             if before[part] != description[part]:

@@ -16,6 +16,9 @@ def group() -> None:
 @click.option("--conf", type=click.Path(), help="conf/tdnn.conf: sizes and schedule, see ChainConfig")
 @click.option("--seed", type=int, help="overrides the conf file")
 @click.option("--num-epochs", type=int, help="overrides the conf file")
+@click.option("--start-epoch", type=int, help="go on after the one before it, deleting later ones  [default: after the last]")
+@click.option("--max-duration", type=float, help="seconds of speech in each process's batch; overrides the conf file")
+@click.option("--world-size", type=int, default=1, show_default=True, help="processes, where torchrun starts none")
 @click.option("--num-threads", type=int, help="overrides the conf file")
 @click.argument("data_dir")
 @click.argument("valid_data_dir")
@@ -24,8 +27,9 @@ def group() -> None:
 @click.argument("valid_ivector_dir")
 @click.argument("exp_dir")
 def train(
-    conf: str | None, seed: int | None, num_epochs: int | None, num_threads: int | None, data_dir: str,
-    valid_data_dir: str, lang_dir: str, ivector_dir: str, valid_ivector_dir: str, exp_dir: str,
+    conf: str | None, seed: int | None, num_epochs: int | None, start_epoch: int | None, max_duration: float | None,
+    world_size: int, num_threads: int | None, data_dir: str, valid_data_dir: str, lang_dir: str, ivector_dir: str,
+    valid_ivector_dir: str, exp_dir: str,
 ) -> None:
     """Train on DATA_DIR, validate on VALID_DATA_DIR; a broken-off run goes on after its last epoch.
 
@@ -34,9 +38,11 @@ def train(
     from pyser.chain.train import ChainConfig
     from pyser.chain.train import train as run
     from pyser.config import read_conf
+    from pyser.training.distributed import launch
 
-    config = read_conf(conf, ChainConfig, seed=seed, num_epochs=num_epochs, num_threads=num_threads)
-    run(data_dir, valid_data_dir, lang_dir, none(ivector_dir), none(valid_ivector_dir), exp_dir, config)
+    config = read_conf(conf, ChainConfig, seed=seed, num_epochs=num_epochs, start_epoch=start_epoch,
+                       max_duration=max_duration, num_threads=num_threads)
+    launch(run, world_size, data_dir, valid_data_dir, lang_dir, none(ivector_dir), none(valid_ivector_dir), exp_dir, config)
 
 
 @group.command()
@@ -54,13 +60,14 @@ def init(seed: int, ivectors: str | None, model: str, feats_rspecifier: str, out
 
 
 @group.command()
-@click.option("--epochs", type=int, default=2, show_default=True, help="how many of the last epochs")
+@click.option("--avg", type=int, default=2, show_default=True, help="how many epochs")
+@click.option("--epoch", type=int, help="the last of them  [default: the last that there is]")
 @click.argument("exp_dir")
-def average(epochs: int, exp_dir: str) -> None:
+def average(avg: int, epoch: int | None, exp_dir: str) -> None:
     """Average the last epochs into EXP_DIR/final.safetensors."""
     from pyser.chain.average import average as run
 
-    print(run(exp_dir, epochs))
+    print(run(exp_dir, avg, epoch))
 
 
 @group.command()
@@ -68,13 +75,14 @@ def average(epochs: int, exp_dir: str) -> None:
 @click.option("--search-beam", type=float, help="nats; larger is slower and misses less  [default: 20]")
 @click.option("--max-active", type=int, help="states alive at a frame  [default: 10000]")
 @click.option("--acoustic-scale", type=float, help="of the network's log-probabilities  [default: 1]")
+@click.option("--engine", type=click.Choice(["k2", "kaldi-decoder"]), help="[default: k2 if it is installed]")
 @click.argument("exp_dir")
 @click.argument("lang_dir")
 @click.argument("data_dir")
 @click.argument("out_dir")
 def decode(
     ivectors: str | None, search_beam: float | None, max_active: int | None, acoustic_scale: float | None,
-    exp_dir: str, lang_dir: str, data_dir: str, out_dir: str,
+    engine: str | None, exp_dir: str, lang_dir: str, data_dir: str, out_dir: str,
 ) -> None:
     """Decode DATA_DIR with LANG_DIR/HLG.pt; hyp.txt, ref.txt and wer.txt go to OUT_DIR."""
     from pyser.chain.decode import DecodeConfig
@@ -84,7 +92,21 @@ def decode(
     config = read_conf(
         None, DecodeConfig, search_beam=search_beam, max_active=max_active, acoustic_scale=acoustic_scale
     )
-    print(run(exp_dir, lang_dir, data_dir, ivectors, out_dir, config))
+    print(run(exp_dir, lang_dir, data_dir, ivectors, out_dir, config, engine))
+
+
+@group.command()
+@click.option("--ivectors", help="the data directory's i-vectors")
+@click.option("--max-dropped", type=options.Share(), default="5%", show_default=True, help="utterances that do not fit")
+@click.argument("exp_dir")
+@click.argument("lang_dir")
+@click.argument("data_dir")
+@click.argument("out_dir")
+def align(ivectors: str | None, max_dropped: float, exp_dir: str, lang_dir: str, data_dir: str, out_dir: str) -> None:
+    """phones.ctm, words.ctm and ali.scp (pdfs) of the transcripts of DATA_DIR."""
+    from pyser.chain.align import align as run
+
+    print(run(exp_dir, lang_dir, data_dir, ivectors, out_dir, max_dropped))
 
 
 def none(directory: str) -> str | None:

@@ -25,41 +25,75 @@ def lexicon(source: str, max_oov: float, data_dirs: tuple[str, ...], dict_dir: s
 
 
 @group.command()
+@click.option("--share-silence-phones", is_flag=True, help="one set of pdfs for all silence phones")
 @click.argument("dict_dir")
 @click.argument("lang_dir")
-def prepare(dict_dir: str, lang_dir: str) -> None:
-    """tokens.txt, words.txt, L.pt and L_disambig.pt."""
+def prepare(share_silence_phones: bool, dict_dir: str, lang_dir: str) -> None:
+    """Symbol tables, L.fst and phones/ for Kaldi, L.pt and L_disambig.pt for icefall; CTC topology."""
     from pyser.lang.lang import prepare
 
-    print(prepare(dict_dir, lang_dir))
+    print(prepare(dict_dir, lang_dir, share_silence_phones))
+
+
+@group.command()
+@click.option("--type", "kind", type=click.Choice(["chain", "ctc"]), default="chain", show_default=True)
+@click.option("--context", type=click.Choice(["mono", "biphone"]), default="mono", show_default=True)
+@click.option("--ci-silence", is_flag=True, help="silence phones do not look at the phone before them")
+@click.argument("lang_dir")
+def topo(kind: str, context: str, ci_silence: bool, lang_dir: str) -> None:
+    """topo and tree; the outputs of the network. Before phone-lm and graph, after prepare."""
+    from pyser.lang.lang import topo
+
+    print(topo(lang_dir, kind, context, ci_silence))
 
 
 @group.command("phone-lm")
 @click.option("--order", default=2, show_default=True)
+@click.option("--smoothing", type=click.Choice(["kneser-ney", "none"]), default="kneser-ney", show_default=True,
+              help="none: Kaldi's chain-est-phone-lm, transcripts with unseen n-grams have no numerator")
+@click.option("--no-prune-order", type=click.IntRange(1), default=3, show_default=True,
+              help="without smoothing: n-grams of this order are all kept")
+@click.option("--num-extra-lm-states", type=click.IntRange(0), default=2000, show_default=True,
+              help="without smoothing: longer histories kept")
 @click.argument("lang_dir")
-@click.argument("data_dir")
-def phone_lm(order: int, lang_dir: str, data_dir: str) -> None:
-    """P.arpa and P.fst.txt, from the transcripts of DATA_DIR."""
+@click.argument("source")
+def phone_lm(
+    order: int, smoothing: str, no_prune_order: int, num_extra_lm_states: int, lang_dir: str, source: str
+) -> None:
+    """P.fst.txt, from the transcripts of a data directory or from a file of phone numbers (`utterance 1 2 3`)."""
     from pyser.lang.graphs import phone_lm
 
-    print(phone_lm(lang_dir, data_dir, order))
+    print(phone_lm(lang_dir, source, order, smoothing, no_prune_order, num_extra_lm_states))
+
+
+@group.command()
+@click.argument("lang_dir")
+@click.argument("out_dir")
+def denominator(lang_dir: str, out_dir: str) -> None:
+    """den.fst and normalization.fst for Kaldi."""
+    from pyser.lang.denominator import write_denominator
+
+    print(write_denominator(lang_dir, out_dir))
 
 
 @group.command("word-lm")
 @click.option("--order", default=3, show_default=True)
+@click.option("--arpa", help="an ARPA file (may be .gz) instead of SOURCES")
 @click.argument("lang_dir")
-@click.argument("sources", nargs=-1, required=True)
-def word_lm(order: int, lang_dir: str, sources: tuple[str, ...]) -> None:
+@click.argument("sources", nargs=-1)
+def word_lm(order: int, arpa: str | None, lang_dir: str, sources: tuple[str, ...]) -> None:
     """G.arpa and G.fst.txt, from the transcripts of data directories or from text files."""
     from pyser.lang.graphs import word_lm
 
-    print(word_lm(lang_dir, list(sources), order))
+    if bool(sources) == bool(arpa):
+        raise click.UsageError("give SOURCES or --arpa")
+    print(word_lm(lang_dir, list(sources), order, arpa))
 
 
 @group.command()
 @click.argument("lang_dir")
 def graph(lang_dir: str) -> None:
-    """HLG.pt."""
+    """HLG.pt, for the topology of LANG_DIR."""
     from pyser.lang.graphs import decoding_graph
 
     print(decoding_graph(lang_dir))

@@ -1,22 +1,25 @@
-"""Numerator, denominator and decoding graphs, as k2 FSAs whose labels are columns of the network's output (0: blank).
-
-    denominator  T o P       T the CTC topology, P the phone LM
-    numerator    T o (P * transcript), all pronunciations, optional silence between words
-    decoding     HLG = T o det(L o G)
-"""
+"""Phone and word language models of a lang directory, and its decoding graph HLG = H o det(L o G) (H: pyser.lang.hlg)."""
 
 from __future__ import annotations
 
-from operator import eq
+import gzip
+import shutil
+import zlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyser.errors import PyserError
 from pyser.files import atomic, read_lines, silent_stderr, write_text, write_torch
 from pyser.kaldi.tables import read_table
+from pyser.lang.hlg import hmm
 from pyser.lang.lang import import_k2, read_symbols, read_tokens
-from pyser.lang.lexicon import SILENCE, UNKNOWN_WORD, Lexicon, read_lexicon
+from pyser.lang.lexicon import SILENCE, UNKNOWN_WORD, read_lexicon
 from pyser.lang.ngram import BOS, EOS, Gram, Ngram, estimate
+from pyser.lang.phone_lm import PhoneLm, PhoneLmConfig
+from pyser.lang.topology import load_topology
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def transcripts(source: str | Path) -> list[list[str]]:
@@ -26,23 +29,59 @@ def transcripts(source: str | Path) -> list[list[str]]:
     return [line.split() for line in lines if line.strip()]
 
 
-def phone_lm(lang_dir: str | Path, data_dir: str | Path, order: int = 2) -> str:
-    """Train the phone LM on the first pronunciations of the transcripts, silence at the ends and, in every second
-    sentence, between the words; write P.arpa and P.fst.txt (OpenFst text form)."""
+def phone_lm(
+    lang_dir: str | Path, source: str | Path, order: int = 2, smoothing: str = "kneser-ney",
+    no_prune_order: int = 3, num_extra_lm_states: int = 2000,
+) -> str:
+    """Write P.fst.txt (OpenFst text form, and P.arpa where it is smoothed); return a line about it.
+
+    source : phone sequences (see phone_sequences). smoothing : kneser-ney (every phone sequence has a probability), or
+    none: Kaldi's phone LM, unseen n-grams have no path. no_prune_order, num_extra_lm_states : of the latter, see
+    PhoneLmConfig.
+    """
     lang_dir = Path(lang_dir)
-    lexicon, tokens = read_lexicon(lang_dir / "lexicon.txt"), read_tokens(lang_dir)
+    tokens = read_tokens(lang_dir)
+    phones = [symbol for symbol, number in tokens.items() if number > 0]
+    sentences = phone_sequences(lang_dir, source)
+    if smoothing == "none":
+        model = PhoneLm(PhoneLmConfig(order, min(no_prune_order, order), num_extra_lm_states))
+        for sentence in sentences:
+            model.add([tokens[phone] for phone in sentence])
+        acceptor = model.estimate()
+        write_text(lang_dir / "P.fst.txt", acceptor.text())
+        (lang_dir / "P.arpa").unlink(missing_ok=True)
+        size, perplexity = f", {acceptor.num_states} states, {len(acceptor.arcs)} arcs", model.perplexity()
+    elif smoothing == "kneser-ney":
+        smoothed = estimate(sentences, order, phones)
+        write_text(lang_dir / "P.arpa", smoothed.arpa())
+        write_text(lang_dir / "P.fst.txt", phone_lm_fst(smoothed, tokens))
+        size, perplexity = "", smoothed.perplexity(sentences)
+    else:
+        raise PyserError(f"phone LM smoothing '{smoothing}': kneser-ney or none")
+    return f"phone LM: order {order}, {len(phones)} phones{size}, perplexity {perplexity:.2f}"
+
+
+def phone_sequences(lang_dir: str | Path, source: str | Path) -> list[list[str]]:
+    """Of a file of phone numbers (`utterance 1 2 3` a line, as chain-est-phone-lm reads them), or of a data directory's
+    transcripts: first pronunciations, silence at the ends and, in every second sentence, between the words."""
+    lang_dir, source = Path(lang_dir), Path(source)
+    tokens = read_tokens(lang_dir)
+    if source.is_file():
+        names = {str(number): symbol for symbol, number in tokens.items() if number > 0}
+        lines = [line.split()[1:] for line in read_lines(source) if line.strip()]
+        wrong = next((number for line in lines for number in line if number not in names), None)
+        if wrong is not None:
+            raise PyserError(f"{source}: '{wrong}' is no phone of {lang_dir}/tokens.txt")
+        return [[names[number] for number in line] for line in lines]
+    lexicon = read_lexicon(lang_dir / "lexicon.txt")
     sentences = []
-    for number, words in enumerate(transcripts(data_dir)):
+    for number, words in enumerate(transcripts(source)):
         spoken = [list(lexicon.get(word, lexicon[UNKNOWN_WORD])[0]) for word in words]
         if number % 2:  # the lexicon's silence probability is one half
             spoken = [phones + [SILENCE] for phones in spoken]
         flat = [SILENCE, *(phone for phones in spoken for phone in phones)]
         sentences.append(flat if flat[-1] == SILENCE else [*flat, SILENCE])
-    phones = [symbol for symbol, number in tokens.items() if number > 0]
-    model = estimate(sentences, order, phones)
-    write_text(lang_dir / "P.arpa", model.arpa())
-    write_text(lang_dir / "P.fst.txt", phone_lm_fst(model, tokens))
-    return f"phone LM: order {order}, {len(phones)} phones, perplexity {model.perplexity(sentences):.2f}"
+    return sentences
 
 
 def phone_lm_fst(model: Ngram, tokens: dict[str, int]) -> str:
@@ -74,14 +113,21 @@ def _cost(p: float) -> float | None:
     return -math.log(p) if p > 0 else None
 
 
-def word_lm(lang_dir: str | Path, sources: list[str], order: int = 3) -> str:
-    """Train the word LM on transcripts (words outside words.txt count as <UNK>); write G.arpa and G.fst.txt."""
+def word_lm(lang_dir: str | Path, sources: list[str], order: int = 3, arpa: str | Path | None = None) -> str:
+    """Train the word LM on transcripts (words outside words.txt count as <UNK>), or take the file `arpa` up to `order`;
+    write G.arpa and G.fst.txt."""
     lang_dir = Path(lang_dir)
     words = read_symbols(lang_dir / "words.txt")
-    sentences = [[word if word in words else UNKNOWN_WORD for word in sentence]
-                 for source in sources for sentence in transcripts(source)]
-    model = estimate(sentences, order)
-    write_text(lang_dir / "G.arpa", model.arpa())
+    if arpa is not None:
+        _copy_text(arpa, lang_dir / "G.arpa")
+        line = f"word LM: order {order} of {arpa}"
+    else:
+        sentences = [[word if word in words else UNKNOWN_WORD for word in sentence]
+                     for source in sources for sentence in transcripts(source)]
+        model = estimate(sentences, order)
+        write_text(lang_dir / "G.arpa", model.arpa())
+        line = f"word LM: order {order}, {len(model.vocab)} words, {len(model.prob)} n-grams, " \
+               f"training perplexity {model.perplexity(sentences):.1f}"
     try:
         import kaldilm
     except ImportError:
@@ -90,99 +136,19 @@ def word_lm(lang_dir: str | Path, sources: list[str], order: int = 3) -> str:
         fst = kaldilm.arpa2fst(input_arpa=str(lang_dir / "G.arpa"), disambig_symbol="#0",
                                read_symbol_table=str(lang_dir / "words.txt"), max_order=order)
     write_text(lang_dir / "G.fst.txt", fst)
-    return f"word LM: order {order}, {len(model.vocab)} words, {len(model.prob)} n-grams, " \
-           f"training perplexity {model.perplexity(sentences):.1f}"
+    return line
 
 
-def topology(lang_dir: str | Path) -> Any:
-    """T: the CTC topology, output columns to phones."""
-    return import_k2().ctc_topo(max(read_tokens(lang_dir).values()), modified=False)
-
-
-def _load_p(lang_dir: str | Path) -> Any:
-    k2 = import_k2()
-    path = Path(lang_dir) / "P.fst.txt"
-    fst = k2.Fsa.from_openfst("\n".join(read_lines(path)), acceptor=False)
-    return k2.arc_sort(k2.Fsa(fst.arcs))  # labels and scores only: P accepts
-
-
-def load_denominator(lang_dir: str | Path) -> Any:
-    """T o P, an acceptor of output columns."""
-    k2 = import_k2()
-    graph = k2.compose(topology(lang_dir), k2.add_epsilon_self_loops(_load_p(lang_dir)), treat_epsilons_specially=False)
-    return k2.arc_sort(k2.connect(k2.Fsa(graph.arcs)))
-
-
-class NumeratorCompiler:
-    """Transcripts to numerator graphs; words without pronunciation are <UNK>.
-
-    max_cached : graphs kept for the epochs to come, some 30 kB each; to compile one takes 2 ms
-    """
-
-    def __init__(self, lang_dir: str | Path, max_cached: int = 20000):
-        self.k2 = import_k2()
-        self.lexicon: Lexicon = read_lexicon(Path(lang_dir) / "lexicon.txt")
-        self.tokens = read_tokens(lang_dir)
-        self.topology = topology(lang_dir)
-        self.phone_lm = _load_p(lang_dir)
-        self.max_cached = max_cached
-        self._cache: dict[str, Any] = {}
-
-    def pronunciations(self, word: str) -> list[tuple[str, ...]]:
-        return self.lexicon.get(word) or self.lexicon[UNKNOWN_WORD]
-
-    def min_frames(self, text: str) -> int | None:
-        """Frames of the shortest way to say `text`, None when it has no words: one for each phone, and one more between
-        two equal phones (CTC's blank, or silence)."""
-        shortest = {"": 0}  # by last phone
-        for word in text.split():
-            ways = [(phones[-1], frames + len(phones) + sum(map(eq, phones, (last, *phones))))
-                    for last, frames in shortest.items() for phones in self.pronunciations(word)]
-            shortest = {phone: min(frames for last, frames in ways if last == phone) for phone, _ in ways}
-        return min(shortest.values()) or None
-
-    def compile(self, texts: list[str]) -> Any:
-        """k2 FsaVec, a numerator graph for each text."""
-        graphs = []
-        for text in texts:
-            graph = self._cache.get(text)
-            if graph is None:
-                graph = self._graph(text)
-                if len(self._cache) < self.max_cached:
-                    self._cache[text] = graph
-            graphs.append(graph)
-        return self.k2.create_fsa_vec(graphs)
-
-    def _graph(self, text: str) -> Any:
-        k2 = self.k2
-        phones = k2.arc_sort(k2.Fsa.from_str(self.phone_graph(text.split())))
-        scored = k2.connect(k2.intersect(self.phone_lm, phones, treat_epsilons_specially=False))
-        scored = k2.add_epsilon_self_loops(k2.arc_sort(k2.Fsa(scored.arcs)))
-        graph = k2.connect(k2.compose(self.topology, scored, treat_epsilons_specially=False))
-        return k2.arc_sort(k2.Fsa(graph.arcs))
-
-    def phone_graph(self, words: list[str]) -> str:
-        """An acceptor in k2's text form: every pronunciation of every word in turn, a silence allowed around each.
-
-        Before word i stand state 2i (a silence may come) and 2i + 1 (it has come).
-        """
-        if not words:
-            raise PyserError("a transcript without words has no numerator graph; drop the utterance")
-        arcs: list[tuple[int, int, int]] = []
-        state = 2 * len(words) + 2
-        for i, word in enumerate(words):
-            arcs.append((2 * i, 2 * i + 1, self.tokens[SILENCE]))
-            for phones in self.pronunciations(word):
-                labels = [self.tokens[phone] for phone in phones]
-                inner = list(range(state, state + len(labels) - 1))
-                state += len(inner)
-                chain = [*inner, 2 * i + 2]
-                arcs += [(2 * i, chain[0], labels[0]), (2 * i + 1, chain[0], labels[0])]
-                arcs += [(a, b, label) for a, b, label in zip(chain, chain[1:], labels[1:], strict=False)]
-        end = 2 * len(words)
-        arcs.append((end, end + 1, self.tokens[SILENCE]))
-        arcs += [(end, state, -1), (end + 1, state, -1)]
-        return "\n".join([*(f"{a} {b} {label} 0" for a, b, label in sorted(arcs)), str(state)])
+def _copy_text(source: str | Path, target: Path) -> None:
+    """Unpacked if it is gzip."""
+    try:
+        with gzip.open(source) if Path(source).suffix == ".gz" else open(source, "rb") as stream, atomic(target) as temporary:
+            with open(temporary, "wb") as copy:
+                shutil.copyfileobj(stream, copy)
+    except FileNotFoundError:
+        raise PyserError(f"{source}: no such file") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise PyserError(f"{source}: not a whole gzip file ({error}); get it again") from None
 
 
 def decoding_graph(lang_dir: str | Path) -> str:
@@ -215,7 +181,7 @@ def decoding_graph(lang_dir: str | Path) -> str:
     graph = k2.arc_sort(k2.connect(k2.remove_epsilon(graph)))
     if isinstance(graph.aux_labels, k2.RaggedTensor):
         graph.aux_labels = graph.aux_labels.remove_values_eq(0)
-    hlg = k2.compose(topology(lang_dir), graph, inner_labels="tokens")
+    hlg = k2.compose(hmm(load_topology(lang_dir)), graph, inner_labels="tokens")
     hlg = k2.arc_sort(k2.connect(hlg))
     del hlg.tokens
     write_torch(lang_dir / "HLG.pt", hlg.as_dict())  # for icefall; its ragged labels cannot be read without unpickling
@@ -242,9 +208,9 @@ def _load(path: Path) -> Any:
         raise PyserError(f"{path}: not a whole graph ({str(error).splitlines()[0][:80]}); make it again") from None
 
 
-def load_hlg(lang_dir: str | Path) -> Any:
-    """The decoding graph: labels are columns of the output, aux_labels (ragged) words."""
-    k2 = import_k2()
+def load_hlg(lang_dir: str | Path) -> dict[str, Tensor]:
+    """The decoding graph (pyser.chain.search): arcs (A, 4) int32, as in k2: source, target, column of the output or -1, the
+    score's bits; and the words of each, row_splits (A + 1,) and words."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -253,12 +219,13 @@ def load_hlg(lang_dir: str | Path) -> Any:
         raise PyserError(f"{path}: no decoding graph; make it with: pyser lang graph {lang_dir}")
     try:
         tensors = load_file(str(path))
-        graph = k2.Fsa(tensors["arcs"])
-    except (SafetensorError, KeyError, RuntimeError) as error:
+    except SafetensorError as error:
         raise PyserError(f"{path}: not a whole graph ({str(error).splitlines()[0][:80]}); make it again") from None
-    shape = k2.ragged.create_ragged_shape2(tensors["row_splits"])
-    graph.aux_labels = k2.RaggedTensor(shape, tensors["words"])
-    return graph
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if shapes.keys() != {"arcs", "row_splits", "words"} or shapes["arcs"][1:] != (4,) \
+            or shapes["row_splits"] != (shapes["arcs"][0] + 1,):
+        raise PyserError(f"{path}: not a decoding graph; make it again")
+    return tensors
 
 
 def read_words(lang_dir: str | Path) -> dict[int, str]:

@@ -11,10 +11,12 @@ frames it wants, so an output depends on nothing but its own window.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch import distributed as dist
 
 from pyser.errors import PyserError
 
@@ -72,11 +74,54 @@ class Affine(nn.Conv1d):
         return F.conv1d(x, self.weight, self.bias, dilation=max(self.stride_of_taps // thinning, 1))
 
 
+class _SumOverProcesses(torch.autograd.Function):
+    """The sum of the processes' tensors; the sum of their losses is what is derived."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        x = x.clone()
+        dist.all_reduce(x)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, *derivative: Tensor) -> Tensor:
+        x = derivative[0].clone()
+        dist.all_reduce(x)
+        return x
+
+
 class BatchNorm(nn.BatchNorm1d):
-    """Batch normalisation without scale and offset (Kaldi's BatchNormComponent, target-rms 1)."""
+    """Batch normalisation without scale and offset (Kaldi's BatchNormComponent, target-rms 1), over the batches of all
+    processes that train together."""
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
 
     def __init__(self, dim: int):
         super().__init__(dim, eps=BATCHNORM_EPSILON, affine=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, D, T) -> (N, D, T)."""
+        if self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            return self._forward_over_processes(x)
+        return super().forward(x)
+
+    def _forward_over_processes(self, x: Tensor) -> Tensor:
+        count = x.shape[0] * x.shape[2]
+        mean = x.float().mean(dim=(0, 2)).double()
+        var = x.float().var(dim=(0, 2), unbiased=False).double()
+        sums = torch.stack([torch.full_like(mean, count), count * mean, count * (var + mean.square())])
+        total, sum1, sum2 = _SumOverProcesses.apply(sums)
+        mean = sum1 / total
+        var = sum2 / total - mean.square()
+        with torch.no_grad():
+            assert self.momentum is not None
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
+            self.running_var.lerp_((var * total / (total - 1)).to(self.running_var), self.momentum)
+        scale = (var + self.eps).rsqrt()
+        return (x - mean.to(x)[:, None]) * scale.to(x)[:, None]
 
 
 class TdnnfLayer(nn.Module):
@@ -153,6 +198,17 @@ class TdnnF(nn.Module):
         for module in self.modules():
             if isinstance(module, GeneralDropout):
                 module.proportion = proportion
+
+    def components(self, xent_regularize: float = 0.1) -> list[tuple[Affine, dict[str, Any]]]:
+        """The affine layers, each with run_tdnn_1g.sh's options for pyser.training.ng_sgd. xent_regularize: the weight that
+        the xent branch has in the objective; its output layer learns so much faster as if that were 0.5."""
+        outputs = {
+            self.chain.output: {"l2_regularize": 0.002, "max_change": 1.5},
+            self.xent.output: {"l2_regularize": 0.002, "max_change": 1.5,
+                               "learning_rate_factor": 0.5 / xent_regularize if xent_regularize else 1.0},
+        }
+        hidden = {"l2_regularize": 0.008, "max_change": 0.75}
+        return [(m, outputs.get(m, hidden)) for m in self.modules() if isinstance(m, Affine)]
 
     def set_lda(self, matrix: Tensor, offset: Tensor) -> None:
         """The fixed transform of the spliced input: matrix (D, D), offset (D,), D = 3 feat_dim + ivector_dim."""

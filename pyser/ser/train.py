@@ -131,13 +131,13 @@ def train_fold(
                  describe=lambda batch: f"{len(batch)} frames of fold {fold.name}")
     best = rows[-1] if valid is None else max(rows, key=lambda row: (row["valid_ua"], -row["valid_loss"]))
     epoch = int(best["epoch"])
-    model.load_state_dict(checkpoints.load(checkpoints.path_of(out_dir / "checkpoints", epoch))["model"])
+    model.load_state_dict(checkpoints.load(checkpoints.path_of(out_dir, epoch))["model"])
     save_classifier(out_dir / "final.safetensors", model, {
         "fold": fold.name, "selection": config.selection, "epoch": str(epoch), "digests": json.dumps(digests),
         "selected_on": digests["valid"] if valid is not None else "",
     })
     _write_posteriors(out_dir / "test_posteriors.txt", model, fold.test, feats)
-    shutil.rmtree(out_dir / "checkpoints")  # history.json stays
+    checkpoints.remove(out_dir)  # history.json stays
     chosen = f"epoch {epoch}, validation UA {100 * best['valid_ua']:.1f}" if valid is not None else "the last epoch"
     return f"fold {fold.name}: {chosen}, {len(fold.test)} test utterances"
 
