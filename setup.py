@@ -19,6 +19,7 @@ COMMON = [
     "safetensors==0.8.0",
     "scipy==1.15.3",
     "soundfile==0.14.0",
+    "tensorboard==2.21.0",
     "tqdm==4.67.1",
     "lhotse==1.32.1",  # 1.32.2 and later break the samplers on torch 1.13.1
     "urllib3==2.8.0",

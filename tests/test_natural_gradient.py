@@ -14,6 +14,15 @@ from pyser.training.natural_gradient import NaturalGradientConfig, OnlineNatural
 from pyser.training.ng_sgd import NgSgd, NgSgdConfig
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Products as small as these wait for one another on several threads of a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 class Definition:
     """The formulas at the head of natural-gradient-online.h, in float64, with F and its inverse written out."""
 
@@ -121,12 +130,12 @@ def test_spoilt_rows_are_made_orthogonal_again():
 
 def preconditioned_by_rows(affine, x, g, inputs, outputs):
     """Kaldi's way: the rows of input (with a one) and of derivative, each preconditioned, then multiplied."""
-    span = g.shape[2]
-    taps = [x[:, :, x.shape[2] - span :]] if affine.kernel_size[0] == 1 else [x[:, :, :span], x[:, :, x.shape[2] - span :]]
-    rows = torch.cat([tap.transpose(1, 2).reshape(-1, x.shape[1]) for tap in taps], dim=1)
+    span = g.shape[1]
+    taps = [x[:, x.shape[1] - span :]] if affine.kernel_size[0] == 1 else [x[:, :span], x[:, x.shape[1] - span :]]
+    rows = torch.cat([tap.reshape(-1, x.shape[2]) for tap in taps], dim=1)
     if affine.bias is not None:
         rows = torch.cat([rows, torch.ones(len(rows), 1)], dim=1)
-    derivative = g.transpose(1, 2).reshape(-1, g.shape[1])
+    derivative = g.reshape(-1, g.shape[2])
     changed = [torch.from_numpy(apply(state, part.double().numpy())) for state, part in
                ((inputs, rows), (outputs, derivative))]
     return changed[1].t() @ changed[0]  # (outputs, inputs + 1)
@@ -143,10 +152,10 @@ def test_layer_equals_rows(stride, bias):
     inputs = OnlineNaturalGradient(size, NaturalGradientConfig(min(20, (size + 1 - bias) // 2)))
     outputs = OnlineNaturalGradient(9, NaturalGradientConfig(5))
     for _ in range(14):
-        x = torch.randn(4, 7, 40) * torch.linspace(0.1, 3, 7)[None, :, None]
+        x = torch.randn(4, 40, 7) * torch.linspace(0.1, 3, 7)
         before = [p.detach().clone() for p in affine.parameters()]
         y = affine(x)
-        spread = torch.linspace(0.2, 2, 9)[None, :, None]
+        spread = torch.linspace(0.2, 2, 9)
         g = 2 * spread**2 * y.detach()
         optimizer.zero_grad()
         (spread * y).square().sum().backward()
@@ -167,7 +176,7 @@ def regression(optimizer_of, steps=150):
     optimizer = optimizer_of(affine)
     for _ in range(steps):
         x = torch.randn(256, 40) @ basis
-        loss = F.mse_loss(affine(x[:, :, None])[:, :, 0], x @ truth)
+        loss = F.mse_loss(affine(x[:, None])[:, 0], x @ truth)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -191,7 +200,7 @@ def test_max_change_and_l2():
     options = [{"max_change": 0.1, "l2_regularize": 0.0}, {"max_change": 10.0, "l2_regularize": 0.0}]
     optimizer = NgSgd(list(zip((first, second), options, strict=True)), lr=1.0, config=NgSgdConfig(0.25))
     old = [torch.cat([p.detach().flatten().clone() for p in m.parameters()]) for m in (first, second)]
-    (100 * second(first(torch.randn(3, 5, 20)))).square().sum().backward()
+    (100 * second(first(torch.randn(3, 20, 5)))).square().sum().backward()
     optimizer.step()
     change = [float((torch.cat([p.detach().flatten() for p in m.parameters()]) - o).norm()) for m, o in
               zip((first, second), old, strict=True)]
@@ -202,7 +211,7 @@ def test_max_change_and_l2():
     before = affine.weight.detach().clone()
     optimizer = NgSgd([(affine, {"max_change": 0.0, "l2_regularize": 0.01, "learning_rate_factor": 2.0})], 0.1,
                       NgSgdConfig(0.0))
-    (affine(torch.randn(3, 5, 20)) * 0).sum().backward()
+    (affine(torch.randn(3, 20, 5)) * 0).sum().backward()
     optimizer.step()  # ApplyL2Regularization: -2 * l2 * learning rate * number of sequences
     torch.testing.assert_close(affine.weight.detach(), before * (1 - 2 * 0.01 * 0.2 * 3))
 
@@ -222,7 +231,7 @@ def test_state_goes_on():
                 optimizer.load_state_dict(state)
             torch.manual_seed(step)
             optimizer.zero_grad()
-            affine(torch.randn(3, 5, 20)).square().sum().backward()
+            affine(torch.randn(3, 20, 5)).square().sum().backward()
             optimizer.step()
         return affine.weight
     expected = run(None)

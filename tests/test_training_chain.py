@@ -36,7 +36,7 @@ def test_two_processes_equal_one(toy, tmp_path):  # noqa: F811
     one, two = curve(tmp_path / "one"), curve(tmp_path / "two")
     assert len(one) == 2 and one[0]["weight"] > 1000
     for a, b in zip(one, two, strict=True):
-        assert b == pytest.approx(a, rel=1e-3)
+        assert b == pytest.approx(a, rel=5e-3)
 
 
 def test_natural_gradient_learns(toy, tmp_path):  # noqa: F811

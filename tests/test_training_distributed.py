@@ -88,9 +88,10 @@ def test_two_processes_equal_one(two, tmp_path, optimizer):
     one, other = figures(tmp_path), figures(two / optimizer)
     assert len(one) == 3 and one[2]["loss"] < one[0]["loss"]
     for a, b in zip(one, other, strict=True):
-        assert b == pytest.approx(a, rel=1e-4)
+        # AdamW's steps are as large where a derivative is but rounding.
+        assert b == pytest.approx(a, rel=1e-4) if optimizer == "ng-sgd" else b == pytest.approx(a, rel=2e-3, abs=0.01)
     if optimizer == "adamw":
-        return  # its steps are as large where a derivative is but rounding
+        return
     models = [checkpoints.load(exp / "epoch-3.pt")["model"] for exp in (tmp_path, two / optimizer)]
     for name, value in models[0].items():
         torch.testing.assert_close(models[1][name], value, rtol=1e-3, atol=1e-3)

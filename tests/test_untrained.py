@@ -61,7 +61,7 @@ def test_batchnorm_statistics_are_averages_over_the_batches(tmp_path, num, sizes
         x, first = load_mat(feats[utt]), (len(load_mat(feats[utt])) - 150) // 2
         x = np.array([x[min(max(t, 0), len(x) - 1)] for t in range(first - CONTEXT, first + 150 + CONTEXT)])
         spliced = model.splice(torch.tensor(x)[None], torch.tensor(load_mat(ivectors[utt])[-1:]))[0]  # last i-vector
-        lda = model.lda_matrix @ spliced + model.lda_offset[:, None]
+        lda = model.lda_matrix @ spliced.t() + model.lda_offset[:, None]
         relus.append((model.affine1.weight[:, :, 0] @ lda + model.affine1.bias[:, None]).clamp_min(0))
     batches = [torch.cat(relus[sum(sizes[:k]) : sum(sizes[: k + 1])], dim=1) for k in range(len(sizes))]
     mean, variance = (torch.stack(v).mean(0) for v in ([b.mean(1) for b in batches], [b.var(1) for b in batches]))

@@ -15,6 +15,8 @@ speed_perturb=true
 num_gauss=512        # of the diagonal UBM
 ivector_dim=100
 ivector_iters=10
+topology=ctc         # or chain: Kaldi's, a pdf for the first frame of a phone and one for the others
+context=mono         # or biphone: a pair of pdfs for each phone behind each other (chain only)
 phone_lm_order=2
 word_lm_order=3
 average=2            # epochs averaged into the final model
@@ -69,14 +71,15 @@ if wanted 3; then
   # The word LM sees the training transcripts only; held-out words outside the lexicon count as errors.
   once.sh "$data/.done/lexicon" pyser lang lexicon --source "$lexicon" --max-oov "$max_oov" "$data/$train_set" "$data/dict"
   once.sh "$data/.done/lang" pyser lang prepare "$data/dict" "$data/lang"
+  once.sh --also "$data/.done/lang" "$data/.done/topo" pyser lang topo --type "$topology" --context "$context" "$data/lang"
   once.sh "$data/.done/phone_lm" pyser lang phone-lm --order "$phone_lm_order" "$data/lang" "$data/$train_set"
   once.sh "$data/.done/word_lm" pyser lang word-lm --order "$word_lm_order" "$data/lang" "$data/$train_set"
-  once.sh --also "$data/lang/G.arpa" "$data/.done/graph" pyser lang graph "$data/lang"
+  once.sh --also "$data/lang/G.arpa" --also "$data/.done/topo" "$data/.done/graph" pyser lang graph "$data/lang"
 fi
 
 if wanted 4; then
   announce 4 "train the TDNN-F with LF-MMI (log: $exp/tdnn/log/train.log)"
-  once.sh --also "$data/$fit_set/feats.scp" "$exp/tdnn/.done" \
+  once.sh --also "$data/$fit_set/feats.scp" --also "$data/.done/topo" --also "$data/lang/P.fst.txt" "$exp/tdnn/.done" \
     $cmd "$exp/tdnn/log/train.log" pyser chain train --conf "$tdnn_config" "$data/$fit_set" "$data/$dev_set" "$data/lang" \
     "$exp/ivectors_$fit_set" "$exp/ivectors_$dev_set" "$exp/tdnn"
   grep -v '^#' "$exp/tdnn/log/train.log" | grep -i epoch | tail -n 3 || true

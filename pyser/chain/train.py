@@ -194,7 +194,7 @@ def say(line: str) -> None:
 
 
 def spliced(model: TdnnF, data: ChainData) -> Iterator[Tensor]:
-    """Spliced input (N, D, T) of some batches, without the context that only repeats edges."""
+    """Spliced input (N, T, D) of some batches, without the context that only repeats edges."""
     edge = model.left_context - 1
     for batch in islice(data.batches(0), WHITENING_BATCHES):
         yield model.splice(batch.feats[:, edge : batch.feats.shape[1] - edge], batch.ivectors)

@@ -15,13 +15,13 @@ FLOOR = 1e-4  # of the largest variance; directions below it hold nothing but ro
 
 
 def estimate_whitening(spliced: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """Matrix (D, D) and offset (D,), float32, from tensors (N, D, T) of spliced input; the rows are sorted by
+    """Matrix (D, D) and offset (D,), float32, from tensors (N, T, D) of spliced input; the rows are sorted by
     falling variance of the input along them."""
     count = 0
     total, square = torch.zeros(1).double(), torch.zeros(1).double()
     for value in spliced:
-        frames = value.transpose(0, 1).reshape(value.shape[1], -1).double()  # (D, N T)
-        count, total, square = count + frames.shape[1], total + frames.sum(1), square + frames @ frames.t()
+        frames = value.flatten(0, 1).double()  # (N T, D)
+        count, total, square = count + len(frames), total + frames.sum(0), square + frames.t() @ frames
     mean = total / count
     variance, axes = torch.linalg.eigh(square / count - torch.outer(mean, mean))
     variance = variance.clamp_min(FLOOR * float(variance.max()))

@@ -52,10 +52,10 @@ class GeneralDropout(nn.Module):
 
     proportion = 0.0
 
-    def forward(self, x: Tensor) -> Tensor:  # (N, D, T)
+    def forward(self, x: Tensor) -> Tensor:  # (N, T, D)
         if not self.training or self.proportion == 0.0:
             return x
-        mask = torch.rand(x.shape[0], x.shape[1], 1, device=x.device, dtype=x.dtype)
+        mask = torch.rand(x.shape[0], 1, x.shape[2], device=x.device, dtype=x.dtype)
         return x * (1 + 2 * self.proportion * (2 * mask - 1))
 
 
@@ -70,8 +70,13 @@ class Affine(nn.Conv1d):
             nn.init.normal_(self.bias, std=0.0 if zero else 1.0)
 
     def forward(self, x: Tensor, thinning: int = 1) -> Tensor:
-        """(N, inputs, T) -> (N, outputs, T - stride / thinning), the frames of x being `thinning` apart."""
-        return F.conv1d(x, self.weight, self.bias, dilation=max(self.stride_of_taps // thinning, 1))
+        """(N, T, inputs) -> (N, T - stride / thinning, outputs), the frames of x being `thinning` apart.
+
+        Frames are rows: products of these matrices are faster than the same convolution of (N, inputs, T).
+        """
+        span = x.shape[1] - self.stride_of_taps // thinning
+        y = F.linear(x[:, :span], self.weight[:, :, 0], self.bias)
+        return y if self.weight.shape[2] == 1 else y + F.linear(x[:, x.shape[1] - span :], self.weight[:, :, 1])
 
 
 class _SumOverProcesses(torch.autograd.Function):
@@ -102,15 +107,15 @@ class BatchNorm(nn.BatchNorm1d):
         super().__init__(dim, eps=BATCHNORM_EPSILON, affine=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, D, T) -> (N, D, T)."""
+        """(N, T, D) -> (N, T, D)."""
         if self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             return self._forward_over_processes(x)
-        return super().forward(x)
+        return super().forward(x.flatten(0, 1)).view_as(x)
 
     def _forward_over_processes(self, x: Tensor) -> Tensor:
-        count = x.shape[0] * x.shape[2]
-        mean = x.float().mean(dim=(0, 2)).double()
-        var = x.float().var(dim=(0, 2), unbiased=False).double()
+        count = x.shape[0] * x.shape[1]
+        mean = x.float().mean(dim=(0, 1)).double()
+        var = x.float().var(dim=(0, 1), unbiased=False).double()
         sums = torch.stack([torch.full_like(mean, count), count * mean, count * (var + mean.square())])
         total, sum1, sum2 = _SumOverProcesses.apply(sums)
         mean = sum1 / total
@@ -121,7 +126,7 @@ class BatchNorm(nn.BatchNorm1d):
             self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
             self.running_var.lerp_((var * total / (total - 1)).to(self.running_var), self.momentum)
         scale = (var + self.eps).rsqrt()
-        return (x - mean.to(x)[:, None]) * scale.to(x)[:, None]
+        return (x - mean.to(x)) * scale.to(x)
 
 
 class TdnnfLayer(nn.Module):
@@ -136,12 +141,12 @@ class TdnnfLayer(nn.Module):
         self.dropout = GeneralDropout()
 
     def forward(self, x: Tensor, thinning: int) -> Tensor:
-        """(N, dim, T) -> (N, dim, T - 2 stride / thinning): frame 0 of the result is frame stride / thinning of x."""
+        """(N, T, dim) -> (N, T - 2 stride / thinning, dim): frame 0 of the result is frame stride / thinning of x."""
         step = self.stride // thinning
-        y = self.linear(x, thinning)  # (N, bottleneck, T - step), frames t - step and t
-        y = self.affine(y, thinning)  # (N, dim, T - 2 step), frames t and t + step
+        y = self.linear(x, thinning)  # (N, T - step, bottleneck), frames t - step and t
+        y = self.affine(y, thinning)  # (N, T - 2 step, dim), frames t and t + step
         y = self.dropout(self.batchnorm(F.relu(y)))
-        return y + self.bypass_scale * x[:, :, step : x.shape[2] - step]
+        return y + self.bypass_scale * x[:, step : x.shape[1] - step]
 
 
 class Prefinal(nn.Module):
@@ -156,7 +161,7 @@ class Prefinal(nn.Module):
         self.output = Affine(config.prefinal_dim, config.num_pdfs, zero=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, prefinal, T) -> (N, num_pdfs, T)."""
+        """(N, T, prefinal) -> (N, T, num_pdfs)."""
         x = self.batchnorm1(F.relu(self.affine(x)))
         return self.output(self.batchnorm2(self.linear(x)))
 
@@ -216,7 +221,7 @@ class TdnnF(nn.Module):
         self.lda_offset.copy_(offset)
 
     def splice(self, x: Tensor, ivector: Tensor | None) -> Tensor:
-        """Frames t-1, t, t+1 and the i-vector: (N, T + 2, feat_dim) -> (N, D, T)."""
+        """Frames t-1, t, t+1 and the i-vector: (N, T + 2, feat_dim) -> (N, T, D)."""
         if x.shape[-1] != self.config.feat_dim:
             raise PyserError(f"features have {x.shape[-1]} columns, the network was trained on {self.config.feat_dim}")
         if (0 if ivector is None else ivector.shape[-1]) != self.config.ivector_dim:
@@ -225,7 +230,7 @@ class TdnnF(nn.Module):
         parts = [x[:, :-2], x[:, 1:-1], x[:, 2:]]
         if ivector is not None:
             parts.append(ivector[:, None].expand(-1, x.shape[1] - 2, -1))
-        return torch.cat(parts, dim=2).transpose(1, 2)
+        return torch.cat(parts, dim=2)
 
     def forward(self, x: Tensor, ivector: Tensor | None, subsampling: int = 1) -> tuple[Tensor, Tensor]:
         """x (N, left_context + T + right_context, feat_dim), ivector (N, ivector_dim) or None ->
@@ -234,17 +239,17 @@ class TdnnF(nn.Module):
         Frames are thinned to every `subsampling`-th as soon as all strides still to come are its multiples.
         """
         thinning = 1
-        x = F.conv1d(self.splice(x, ivector), self.lda_matrix[:, :, None], self.lda_offset)
+        x = F.linear(self.splice(x, ivector), self.lda_matrix, self.lda_offset)
         x = self.dropout1(self.batchnorm1(F.relu(self.affine1(x))))
         for number, layer in enumerate(self.layers):
             if thinning == 1 and all(stride % subsampling == 0 for stride in self.config.strides[number:]):
                 # The frames still in front of output frame 0 are a multiple of `subsampling`: it stays among those kept.
-                x, thinning = x[:, :, ::subsampling], subsampling
+                x, thinning = x[:, ::subsampling], subsampling
             x = layer(x, thinning)
         if thinning == 1:
-            x = x[:, :, ::subsampling]
+            x = x[:, ::subsampling]
         x = self.prefinal_l(x)
-        return self.chain(x).transpose(1, 2), self.xent(x).log_softmax(dim=1).transpose(1, 2)
+        return self.chain(x), self.xent(x).log_softmax(dim=2)
 
     @torch.no_grad()
     def constrain_orthonormal(self) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from pyser.training import distributed
 from pyser.training.natural_gradient import NaturalGradientConfig, OnlineNaturalGradient, Sums
@@ -142,11 +143,11 @@ class _Layer:
 
     @torch.no_grad()
     def _backward(self, x: Tensor, derivative: Tensor) -> None:
-        """x (N, inputs, T), derivative (N, outputs, T - step)."""
-        span = derivative.shape[2]
-        step = x.shape[2] - span
+        """x (N, T, inputs), derivative (N, T - step, outputs)."""
+        span = derivative.shape[1]
+        step = x.shape[1] - span
         self.sequences += len(x)
-        taps = [x[:, :, k * step : k * step + span] for k in range(self.taps)]
+        taps = [x[:, k * step : k * step + span] for k in range(self.taps)]
         for name, rows in (
             ("in", _Rows(taps, self.bias, _square(x, self.taps, step))),
             ("out", _Rows([derivative.detach()], False, _square(derivative, 1, 0))),
@@ -208,36 +209,36 @@ def _over_ranks(sums: Sums) -> Sums:
 
 @dataclass
 class _Rows:
-    """Rows whose columns are those of `parts` (N, D, T), one part after the other, and perhaps a one."""
+    """Rows whose columns are those of `parts` (N, T, D), one part after the other, and perhaps a one."""
 
     parts: list[Tensor]
     ones: bool
     square: float  # of the parts
 
     def sums(self, w: Tensor, updating: bool) -> Sums:
-        first, *others = self.parts
-        batch, span = first.shape[0], first.shape[2]
-        pieces = w.to(first.dtype).split([p.shape[1] for p in self.parts] + [1] * self.ones, dim=1)
-        h = torch.bmm(pieces[0].expand(batch, -1, -1), first)  # (N, R, T)
-        for piece, part in zip(pieces[1:], others, strict=False):
-            h = torch.baddbmm(h, piece.expand(batch, -1, -1), part)
+        count = self.parts[0].shape[0] * self.parts[0].shape[1]
+        pieces = w.to(self.parts[0].dtype).split([part.shape[2] for part in self.parts] + [1] * self.ones, dim=1)
+        h = linear(self.parts[0], pieces[0])  # (N, T, R)
+        for piece, part in zip(pieces[1:], self.parts[1:], strict=False):
+            h += linear(part, piece)
         if self.ones:
-            h += pieces[-1]
-        square, diagonal = self.square + batch * span * self.ones, h.float().square().sum(2).sum(0)
+            h += pieces[-1][:, 0]
+        square, diagonal = self.square + count * self.ones, h.float().square().sum((0, 1))
         if not updating:
-            return Sums(float(batch * span), square, diagonal, None)
-        j = [torch.addbmm(torch.zeros(()).to(h), h, part.transpose(1, 2)).float() for part in self.parts]
+            return Sums(float(count), square, diagonal, None)
+        rows = h.flatten(0, 1).t()
+        j = [(rows @ part.flatten(0, 1)).float() for part in self.parts]
         if self.ones:
-            j.append(h.sum((0, 2), dtype=torch.float32)[:, None])
-        return Sums(float(batch * span), square, diagonal, torch.cat(j, dim=1))
+            j.append(h.sum((0, 1), dtype=torch.float32)[:, None])
+        return Sums(float(count), square, diagonal, torch.cat(j, dim=1))
 
 
 def _square(x: Tensor, taps: int, step: int) -> float:
-    """The squared norm of all frames of x (N, D, T) that the taps see, of each tap's; all of it, less the edges not seen."""
+    """The squared norm of all frames of x (N, T, D) that the taps see, of each tap's; all of it, less the edges not seen."""
 
     def of(part: Tensor) -> float:
         flat = part.float().reshape(-1)
         return float(torch.dot(flat, flat))
 
-    edges = 0.0 if step == 0 else of(x[:, :, -step:]) + of(x[:, :, :step])
+    edges = 0.0 if step == 0 else of(x[:, -step:]) + of(x[:, :step])
     return taps * of(x) - edges
