@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -12,8 +13,10 @@ from click.testing import CliRunner
 k2 = pytest.importorskip("k2", reason="needs k2 (default stack)")
 
 from pyser.chain import intersection, numerator  # noqa: E402
+from pyser.chain.align import align  # noqa: E402
 from pyser.chain.average import average  # noqa: E402
 from pyser.chain.data import ChainData, select, text_of  # noqa: E402
+from pyser.chain.decode import decode  # noqa: E402
 from pyser.chain.denominator import Denominator  # noqa: E402
 from pyser.chain.search import DecodeConfig, load_search  # noqa: E402
 from pyser.chain.train import ChainConfig, train  # noqa: E402
@@ -106,6 +109,29 @@ def test_learns_to_decode(toy, tmp_path):
     assert len((exp / "decode/hyp.txt").read_text().splitlines()) == 15
     _, metadata = model_io.read(exp / "final.safetensors")
     assert metadata["subsampling"] == "3" and json.loads(metadata["averaged"]) == [11, 12]
+
+
+def test_chain_topology(toy, tmp_path):
+    """Kaldi's topology and objective, decoded and aligned."""
+    shutil.copytree(toy / "lang", tmp_path / "lang")
+    lang.topo(tmp_path / "lang", "chain", "mono")
+    graphs.decoding_graph(tmp_path / "lang")
+    lists = toy / "train", toy / "test", tmp_path / "lang", toy / "train/iv", toy / "test/iv"
+    with pytest.raises(PyserError, match="--warmup=0.3: without the denominator"):
+        train(*lists, tmp_path / "exp", CONFIG)
+    config = ChainConfig(**{**vars(CONFIG), "warmup": 0.0, "leaky_hmm_coefficient": 0.1})
+    train(*lists, tmp_path / "exp", config)
+    average(tmp_path / "exp", 2)
+    rest = tmp_path / "lang", toy / "test", toy / "test/iv"
+    for engine in ("k2", "kaldi-decoder"):
+        assert float(decode(tmp_path / "exp", *rest, tmp_path / engine, engine=engine).split()[1]) < 10
+    assert (tmp_path / "k2/hyp.txt").read_text() == (tmp_path / "kaldi-decoder/hyp.txt").read_text()
+    assert align(tmp_path / "exp", *rest, tmp_path / "ali").startswith(f"align {toy / 'test'}: 15 utterances, 0 dropped")
+    said = [line.split() for line in (tmp_path / "ali/words.ctm").read_text().splitlines()]
+    text = {line.split()[0]: line.split()[1:] for line in (toy / "test/text").read_text().splitlines()}
+    assert {utt: [row[4] for row in said if row[0] == utt] for utt in text} == text
+    with pytest.raises(PyserError, match="a CTC topology"):
+        align(tmp_path / "exp", toy / "lang", toy / "test", toy / "test/iv", tmp_path / "ali")
 
 
 def test_resume_is_exact(toy, tmp_path):

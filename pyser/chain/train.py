@@ -37,7 +37,8 @@ class ChainConfig:
     max_grad_norm, max_param_change and weight_decay.
     max_duration: seconds of speech in a batch, padding included, for each process. max_utt_duration: longer utterances are
     dropped. perturb_volume: see ChainData.
-    warmup: share of the training before the denominator enters (CTC until then; a flat start needs it).
+    warmup: share of the training before the denominator enters (CTC until then; a flat start needs it). Of the chain
+    topology 0: a softmax in the denominator's place has it learn nothing but silence.
     engine: native or k2, see LfMmi. leaky_hmm_coefficient: 0 for whole utterances on graphs with final states; Kaldi's
     0.1 for chunks. output_beam: nats, of the k2 engine, see LfMmiConfig. num_threads: torch's.
     """
@@ -135,7 +136,11 @@ def train(
     torch.set_num_threads(config.num_threads)
     exp_dir = Path(exp_dir)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    den_graph, num_pdfs = load_denominator(lang_dir), load_topology(lang_dir).num_pdfs
+    topology = load_topology(lang_dir)
+    if config.warmup > 0 and not topology.ctc:
+        raise PyserError(f"--warmup={config.warmup:g}: without the denominator a chain topology learns nothing but silence; "
+                         "take --warmup=0 (and --leaky-hmm-coefficient=0.1)")
+    den_graph, num_pdfs = load_denominator(lang_dir), topology.num_pdfs
     # Paths of the denominator begin and end anywhere with a leak, else at its start and in its final states.
     compiler = NumeratorCompiler.load(lang_dir, normalization(den_graph) if config.leaky_hmm_coefficient > 0 else den_graph)
     lfmmi = LfMmi(den_graph, config.engine, config.lfmmi())
