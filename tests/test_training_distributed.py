@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -119,3 +120,34 @@ def test_another_world_size_than_torchruns(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(PyserError, match="--world-size 2, but torchrun started 3"):
         distributed.launch(work_twice, 2)
+
+
+def wait_for_the_end(folder):
+    (folder / f"{os.getpid()}").touch()
+    time.sleep(60)
+
+
+def test_no_process_outlives_its_launcher(tmp_path):
+    script = ("import sys, pathlib, pyser\nfrom pyser.training import distributed\nimport test_training_distributed as t\n"
+              "if __name__ == '__main__':\n    distributed.launch(t.wait_for_the_end, 2, pathlib.Path(sys.argv[1]))\n")
+    (tmp_path / "run.py").write_text(script)
+    (tmp_path / "started").mkdir()
+    head = subprocess.Popen([sys.executable, str(tmp_path / "run.py"), str(tmp_path / "started")],
+                            env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)})
+    deadline = time.monotonic() + 40
+    while len(list((tmp_path / "started").iterdir())) < 2 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    workers = [int(path.name) for path in (tmp_path / "started").iterdir()]
+    assert len(workers) == 2
+    head.kill()
+    head.wait()
+    while any(map(alive, workers)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not any(map(alive, workers))
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split(") ")[1][0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

@@ -11,7 +11,7 @@ frames it wants, so an output depends on nothing but its own window.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -79,20 +79,29 @@ class Affine(nn.Conv1d):
         return y if self.weight.shape[2] == 1 else y + F.linear(x[:, x.shape[1] - span :], self.weight[:, :, 1])
 
 
-class _SumOverProcesses(torch.autograd.Function):
-    """The sum of the processes' tensors; the sum of their losses is what is derived."""
+class _Normalize(torch.autograd.Function):
+    """Rows x (M, D) of this process less the mean of all processes' rows, by the root of their variance plus epsilon; that
+    mean and variance (D,) float64 and the number of rows. The sum of the processes' losses is what is derived."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        x = x.clone()
-        dist.all_reduce(x)
-        return x
+    def forward(ctx: Any, x: Tensor, epsilon: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        own, own_mean, own_scale = torch.native_batch_norm(x, None, None, None, None, True, 0.0, epsilon)
+        mean, var = own_mean.double(), own_scale.double() ** -2 - epsilon
+        sums = len(x) * torch.stack([torch.ones_like(mean), mean, var + mean.square()])
+        dist.all_reduce(sums)
+        mean, var = sums[1] / sums[0], sums[2] / sums[0] - (sums[1] / sums[0]).square()
+        scale = (var + epsilon).rsqrt()
+        y = torch.addcmul(((own_mean - mean) * scale).to(x), own, (scale / own_scale).to(x))
+        ctx.save_for_backward(y, scale.to(x), sums[0].to(x))
+        ctx.mark_non_differentiable(mean, var, sums[0])
+        return y, mean, var, sums[0]
 
     @staticmethod
-    def backward(ctx: Any, *derivative: Tensor) -> Tensor:
-        x = derivative[0].clone()
-        dist.all_reduce(x)
-        return x
+    def backward(ctx: Any, *derivatives: Tensor) -> tuple[Tensor, None]:
+        y, scale, count = ctx.saved_tensors
+        sums = torch.stack([derivatives[0].sum(0), (derivatives[0] * y).sum(0)])
+        dist.all_reduce(sums)
+        return torch.addcmul(derivatives[0] - sums[0] / count, y, sums[1] / count, value=-1).mul_(scale), None
 
 
 class BatchNorm(nn.BatchNorm1d):
@@ -113,20 +122,13 @@ class BatchNorm(nn.BatchNorm1d):
         return super().forward(x.flatten(0, 1)).view_as(x)
 
     def _forward_over_processes(self, x: Tensor) -> Tensor:
-        count = x.shape[0] * x.shape[1]
-        mean = x.float().mean(dim=(0, 1)).double()
-        var = x.float().var(dim=(0, 1), unbiased=False).double()
-        sums = torch.stack([torch.full_like(mean, count), count * mean, count * (var + mean.square())])
-        total, sum1, sum2 = _SumOverProcesses.apply(sums)
-        mean = sum1 / total
-        var = sum2 / total - mean.square()
+        y, mean, var, count = _Normalize.apply(x.flatten(0, 1), self.eps)
         with torch.no_grad():
             assert self.momentum is not None
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
-            self.running_var.lerp_((var * total / (total - 1)).to(self.running_var), self.momentum)
-        scale = (var + self.eps).rsqrt()
-        return (x - mean.to(x)) * scale.to(x)
+            self.running_var.lerp_((var * count / (count - 1)).to(self.running_var), self.momentum)
+        return cast(Tensor, y).view_as(x)
 
 
 class TdnnfLayer(nn.Module):

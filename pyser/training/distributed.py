@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import socket
+import threading
 from collections.abc import Callable
 from multiprocessing.connection import wait
 from typing import Any
@@ -106,10 +107,19 @@ def launch(function: Callable[..., object], size: int, *arguments: Any) -> None:
 
 def _start(environment: dict[str, str], function: Callable[..., object], arguments: tuple[Any, ...]) -> None:
     os.environ.update(environment)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         _join(function, arguments)
     except PyserError as error:
         raise SystemExit(f"pyser: {error}") from None
+
+
+def _end_with_parent() -> None:
+    """A killed training must not go on without its head."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
 
 
 def _join(function: Callable[..., object], arguments: tuple[Any, ...]) -> None:
