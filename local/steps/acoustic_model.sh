@@ -70,7 +70,7 @@ if wanted 3; then
   announce 3 "lang: lexicon, phone LM (order $phone_lm_order), word LM (order $word_lm_order), decoding graph"
   # The word LM sees the training transcripts only; held-out words outside the lexicon count as errors.
   once.sh "$data/.done/lexicon" pyser lang lexicon --source "$lexicon" --max-oov "$max_oov" "$data/$train_set" "$data/dict"
-  once.sh "$data/.done/lang" pyser lang prepare "$data/dict" "$data/lang"
+  once.sh "$data/.done/lang" pyser lang prepare --share-silence-phones "$data/dict" "$data/lang"
   once.sh --also "$data/.done/lang" "$data/.done/topo" pyser lang topo --type "$topology" --context "$context" "$data/lang"
   once.sh "$data/.done/phone_lm" pyser lang phone-lm --order "$phone_lm_order" "$data/lang" "$data/$train_set"
   once.sh "$data/.done/word_lm" pyser lang word-lm --order "$word_lm_order" "$data/lang" "$data/$train_set"
