@@ -1,12 +1,12 @@
 """Online i-vectors in torch, many speakers side by side, against Kaldi's numbers and the compiled loops."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from test_ivector import GOLDEN, SPEAKER, VARIANTS
 
 from pyser.cli.ivector import group
 from pyser.ivector import batched, dump, kernels
@@ -19,17 +19,6 @@ from pyser.ivector.pairs import runs_of
 from pyser.ivector.ubm import DiagGmm, posteriors
 from pyser.ivector.ubm_em import likelihood_matrix, likelihood_terms
 from pyser.kaldi.tables import MatrixWriter, read_mats
-
-GOLDEN = Path(__file__).parent / "golden" / "ivector"
-SPEAKER = [f"spk2-u{n}" for n in (1, 2, 3, 4)]
-VARIANTS = {
-    "a_spk": OnlineIvectorConfig(),
-    "c_maxcount100": OnlineIvectorConfig(max_count=100),
-    "c2_maxcount20": OnlineIvectorConfig(max_count=20),
-    "d_period5": OnlineIvectorConfig(ivector_period=5),
-    "e_cmvn_iextractor": OnlineIvectorConfig(online_cmvn_iextractor=True),
-    "g_remember150": OnlineIvectorConfig(max_remembered_frames=150),
-}
 
 
 @pytest.fixture(scope="module")

@@ -64,7 +64,7 @@ def select(
         if cut.duration > max_utt_duration:
             dropped.add(cut.id, f"longer than {max_utt_duration:g} s (--max-utt-duration)")
         elif needed is None:
-            dropped.add(cut.id, "without words")
+            dropped.add(cut.id, "without words, or with phones in an order that the phone LM lacks")
         elif frames < needed:
             dropped.add(cut.id, "too short for their phones")
         else:
