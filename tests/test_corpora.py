@@ -1,5 +1,6 @@
 """Corpora in their own layouts -> utterances, folds, manifests and data directories."""
 
+import gzip
 import json
 import shutil
 from pathlib import Path
@@ -234,6 +235,32 @@ def test_tedlium(tmp_path):
     for part in ("train", "dev", "test"):
         validate(tmp_path / "data" / part, need_text=True)
         assert (tmp_path / f"data/manifests/{part}_supervisions.jsonl.gz").exists()
+
+
+def test_tedlium_lm_text(tmp_path):
+    root = tedlium(tmp_path / "T")
+    assert f"{root}/LM: no *.en.gz there; the transcripts are the only text" in prepare_tedlium2(root, tmp_path / "data")
+    (root / "LM").mkdir()
+    (root / "LM/news.en.gz").write_bytes(gzip.compress(b"it 's the end </s>\n </s>\nthe caf\xe9 's a </s>\n"))
+    (root / "LM/crawl.en.gz").write_bytes(gzip.compress("a\u2028 test\n".encode()))
+    out = prepare_tedlium2(root, tmp_path / "data")
+    assert out.endswith("data/local/lm/text.gz: 2 texts, 3 sentences, 9 words, 22.22% of them outside the dictionary")
+    text = gzip.decompress((tmp_path / "data/local/lm/text.gz").read_bytes()).decode()
+    assert text == "a test\nit's the end\nthe caf\ufffd 's a\n"
+    (root / "LM/news.en.gz").write_bytes((root / "LM/news.en.gz").read_bytes()[:-9])
+    with pytest.raises(PyserError, match="LM/news.en.gz: not a whole gzip file"):
+        prepare_tedlium2(root, tmp_path / "data")
+    assert not list((tmp_path / "data/local/lm").iterdir())  # neither half a text nor the one of before
+
+
+def test_tedlium_dictionary_with_errors(tmp_path):
+    root = tedlium(tmp_path / "T")
+    with (root / "TEDLIUM.152k.dic").open("a") as dictionary:
+        dictionary.write("<s> SIL\n<sil>\tSIL\n[NOISE] NSN\nempty\n\nbad\tERROR./text2pho.sh: line 3\na(7)\tEY\n#1 W AH N\n")
+    out = prepare_tedlium2(root, tmp_path / "data")
+    assert "lexicon.txt: 5 words; 3 lines that are no pronunciation left out (e.g. 'empty')" in out
+    assert (tmp_path / "data/local/dict/lexicon.txt").read_text() == (
+        "!SIL SIL\n<UNK> SPN\na AH\na EY\nend EH N D\nit's IH T S\ntest T EH S T\nthe DH AH\n")
 
 
 def test_tedlium_drops_and_counts(tmp_path):

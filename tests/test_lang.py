@@ -61,8 +61,8 @@ def test_lexicon_transducer_by_hand():
 
 def test_transcripts_of_a_directory_and_of_a_file(tmp_path):
     (tmp_path / "text").write_text("u1 a ab\nu2 ab\n")
-    assert transcripts(tmp_path) == [["a", "ab"], ["ab"]]
-    assert transcripts(tmp_path / "text") == [["u1", "a", "ab"], ["u2", "ab"]]
+    assert list(transcripts(tmp_path)) == [["a", "ab"], ["ab"]]
+    assert list(transcripts(tmp_path / "text")) == [["u1", "a", "ab"], ["u2", "ab"]]
 
 
 @pytest.mark.parametrize("order", [1, 2, 3])

@@ -2,10 +2,12 @@
 
 import math
 import random
+from collections import Counter
 
 import pytest
 
 from pyser.errors import PyserError
+from pyser.lang import ngram
 from pyser.lang.ngram import BOS, EOS, estimate
 
 TEXT = [["a", "b"], ["a", "c"], ["a", "b"]]
@@ -66,6 +68,45 @@ def test_perplexity_by_hand():
     assert model.perplexity([["a", "c"], []]) == pytest.approx((first * 4 / 15 * 0.8 * 0.4 / 9) ** -0.25)
 
 
+def test_rare_ngrams_leave_their_share_to_shorter_histories():
+    # of test_bigram_by_hand ac is left out: a gives it no 2/3 of 3, but its unigram's share of what b leaves, 1 - 5/9
+    model = estimate(TEXT, 2, min_counts=(1, 2))
+    full = estimate(TEXT, 2)
+    assert ("a", "c") not in model.prob and ("c", EOS) not in model.prob and ("c",) not in model.backoff
+    assert model.backoff == pytest.approx({(BOS,): 1 / 9, ("a",): 4 / 9, ("b",): 1 / 6})
+    assert model.p(["a"], "b") == pytest.approx(5 / 9 + 4 / 9 * 0.2) and model.p(["a"], "c") == pytest.approx(4 / 9 * 0.2)
+    assert model.p(["c"], EOS) == pytest.approx(0.4)  # nothing is known after c: its weight is 1
+    assert [model.p([], word) for word in "abc"] == [full.p([], word) for word in "abc"]  # from the counts of all
+
+
+@pytest.mark.parametrize("min_counts", [(1, 1, 2), (1, 2, 2), (1, 2, 3, 9), (1, 1, 1, 99), (1, 3, 3, 3, 4)])
+def test_probabilities_sum_to_one_without_rare_ngrams(min_counts):
+    rng = random.Random(7)
+    text = [[rng.choice("aaaabbbccdefg") for _ in range(rng.randint(0, 9))] for _ in range(150)]
+    model, full = estimate(text, len(min_counts), ["unseen"], min_counts), estimate(text, len(min_counts), ["unseen"])
+    seen = Counter(gram for words in text for n in range(2, len(min_counts) + 1)
+                   for gram in zip(*([BOS, *words, EOS][i:] for i in range(n)), strict=False))
+    kept = {gram for gram, count in seen.items() if count >= min_counts[len(gram) - 1]}
+    assert kept == {gram for gram in model.prob if len(gram) > 1} and kept < set(full.backoff) | set(full.prob)
+    for history in [(), (BOS,), *full.backoff]:
+        assert sum(model.p(history, word) for word in (*model.vocab, EOS)) == pytest.approx(1, abs=1e-9), history
+
+
+@pytest.mark.parametrize("min_counts", [(1, 1, 1), (1, 2, 3)])
+def test_log_probs_are_those_of_p(min_counts):
+    rng = random.Random(3)
+    text, other = ([[rng.choice(letters) for _ in range(rng.randint(0, 9))] for _ in range(50)]
+                   for letters in ("aaaabbbccdefg", "abcdefgz"))
+    model, expected = estimate(text, 3, min_counts=min_counts), []
+    for words in other:
+        padded = [BOS, *words, EOS]
+        expected += [model.p(padded[:i], padded[i]) for i in range(1, len(padded))]
+    log_probs = model.log_probs(other)
+    assert [0 if math.isnan(x) else math.exp(x) for x in log_probs] == pytest.approx(expected, rel=1e-9)
+    known = [math.log(p) for p in expected if p]
+    assert len(known) < len(expected) and model.perplexity(other) == pytest.approx(math.exp(-sum(known) / len(known)))
+
+
 def read_arpa(text):
     """Announced sizes, and n-gram -> (log10 p, log10 backoff or None)."""
     sizes, grams, order = {}, {}, 0
@@ -96,11 +137,33 @@ def test_arpa():
     assert all(gram[:-1] in grams and grams[gram[:-1]][1] is not None for gram in grams if len(gram) > 1)
 
 
+def test_arpa_in_blocks(tmp_path, monkeypatch):
+    text = [list("abcab"), list("bca"), list("cc")]
+    whole = estimate(text, 3).arpa()
+    monkeypatch.setattr(ngram, "BLOCK", 2)
+    model = estimate(text, 3)
+    model.write_arpa(tmp_path / "G.arpa")
+    assert (tmp_path / "G.arpa").read_text() == whole
+    _, grams = read_arpa(whole)
+    assert {gram: p for gram, (p, _) in grams.items() if gram != (BOS,)} == pytest.approx(
+        {gram: math.log10(p) for gram, p in model.prob.items()}, abs=1e-5)
+
+
+def test_rare_ngrams_are_announced_and_written():
+    sizes, grams = read_arpa(estimate(TEXT, 2, min_counts=(1, 2)).arpa())
+    assert sizes == {1: 5, 2: 3} and grams[("c",)][1] is None
+    assert grams[("a",)] == pytest.approx((math.log10(0.2), math.log10(4 / 9)), abs=1e-6)
+
+
 def test_wrong_input():
+    for counts in ((1, 1), (2, 2, 2), (1, 3, 2)):
+        with pytest.raises(PyserError, match="one for each of 3 orders, the first 1, none less than the one before"):
+            estimate(TEXT, 3, min_counts=counts)
     for order in (0, 6):
         with pytest.raises(PyserError, match="between 1 and 5"):
             estimate(TEXT, order)
     with pytest.raises(PyserError, match="no text"):
         estimate([], 2)
-    with pytest.raises(PyserError, match="<s> or </s>"):
-        estimate([["a", "</s>"]], 2)
+    for words in (["a", "</s>"], ["</s>", "a"], ["<s>", "a"], ["a", "<s>"]):
+        with pytest.raises(PyserError, match="<s> or </s>"):
+            estimate([["b"], words, ["c"]], 2)

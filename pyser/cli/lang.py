@@ -39,12 +39,19 @@ def prepare(share_silence_phones: bool, dict_dir: str, lang_dir: str) -> None:
 @click.option("--type", "kind", type=click.Choice(["chain", "ctc"]), default="chain", show_default=True)
 @click.option("--context", type=click.Choice(["mono", "biphone"]), default="mono", show_default=True)
 @click.option("--ci-silence", is_flag=True, help="silence phones do not look at the phone before them")
+@click.option("--tie", metavar="SOURCE", help="pairs of phones that are rare in SOURCE (see phone-lm) share pdfs")
+@click.option("--min-biphone-count", type=click.IntRange(1), default=100, show_default=True,
+              help="of a pair that is not rare")
 @click.argument("lang_dir")
-def topo(kind: str, context: str, ci_silence: bool, lang_dir: str) -> None:
-    """topo and tree; the outputs of the network. Before phone-lm and graph, after prepare."""
+def topo(kind: str, context: str, ci_silence: bool, tie: str | None, min_biphone_count: int, lang_dir: str) -> None:
+    """topo and tree; the outputs of the network. Before graph, after prepare."""
+    from pyser.lang.graphs import biphone_counts
     from pyser.lang.lang import topo
 
-    print(topo(lang_dir, kind, context, ci_silence))
+    if tie and context != "biphone":
+        raise click.UsageError("--tie is for --context biphone")
+    counts = biphone_counts(lang_dir, tie) if tie else None
+    print(topo(lang_dir, kind, context, ci_silence, counts, min_biphone_count))
 
 
 @group.command("phone-lm")
@@ -76,18 +83,34 @@ def denominator(lang_dir: str, out_dir: str) -> None:
     print(write_denominator(lang_dir, out_dir))
 
 
+def _counts(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...]:
+    try:
+        return tuple(int(one) for one in value.split(",")) if value else ()
+    except ValueError:
+        raise click.BadParameter(f"'{value}' are no numbers such as 1,1,2") from None
+
+
 @group.command("word-lm")
 @click.option("--order", default=3, show_default=True)
+@click.option("--min-counts", callback=_counts, metavar="N,N,…",
+              help="of each order, how often an n-gram must occur to be in the model: 1,1,2  [default: once]")
+@click.option("--dev", metavar="SOURCE", help="held-out transcripts: their perplexity is told")
+@click.option("--out", metavar="FILE", help="write this ARPA file, not G.arpa and G.fst.txt: a larger model to rescore with")
 @click.option("--arpa", help="an ARPA file (may be .gz) instead of SOURCES")
 @click.argument("lang_dir")
 @click.argument("sources", nargs=-1)
-def word_lm(order: int, arpa: str | None, lang_dir: str, sources: tuple[str, ...]) -> None:
-    """G.arpa and G.fst.txt, from the transcripts of data directories or from text files."""
+def word_lm(
+    order: int, min_counts: tuple[int, ...], dev: str | None, out: str | None, arpa: str | None, lang_dir: str,
+    sources: tuple[str, ...],
+) -> None:
+    """G.arpa and G.fst.txt, from the transcripts of data directories or from text files (may be .gz)."""
     from pyser.lang.graphs import word_lm
 
     if bool(sources) == bool(arpa):
         raise click.UsageError("give SOURCES or --arpa")
-    print(word_lm(lang_dir, list(sources), order, arpa))
+    if arpa and (min_counts or dev or out):
+        raise click.UsageError("--min-counts, --dev and --out are for SOURCES")
+    print(word_lm(lang_dir, list(sources), order, arpa, min_counts, dev, out))
 
 
 @group.command()

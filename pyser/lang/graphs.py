@@ -5,16 +5,22 @@ from __future__ import annotations
 import gzip
 import shutil
 import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from io import BufferedIOBase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pyser.errors import PyserError
 from pyser.files import atomic, read_lines, silent_stderr, write_text, write_torch
 from pyser.kaldi.tables import read_table
 from pyser.lang.hlg import hmm
-from pyser.lang.lang import import_k2, read_symbols, read_tokens
-from pyser.lang.lexicon import SILENCE, UNKNOWN_WORD, read_lexicon
-from pyser.lang.ngram import BOS, EOS, Gram, Ngram, estimate
+from pyser.lang.lang import EPSILON, import_k2, read_symbols, read_tokens
+from pyser.lang.lexicon import SILENCE, SILENCE_WORD, UNKNOWN_WORD, read_lexicon
+from pyser.lang.ngram import BOS, EOS, Gram, Ngram, estimate, perplexity
 from pyser.lang.phone_lm import PhoneLm, PhoneLmConfig
 from pyser.lang.topology import load_topology
 
@@ -22,11 +28,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def transcripts(source: str | Path) -> list[list[str]]:
-    """Sentences of a data directory's text, or of a plain text file with one sentence a line."""
+def transcripts(source: str | Path) -> Iterator[list[str]]:
+    """Sentences of a data directory's text, or of a text file (may be .gz) with one sentence a line, without <s> and </s>."""
     source = Path(source)
-    lines = list(read_table(source / "text").values()) if source.is_dir() else read_lines(source)
-    return [line.split() for line in lines if line.strip()]
+    for line in read_table(source / "text").values() if source.is_dir() else _text_lines(source):
+        if words := [word for word in line.split() if word not in (BOS, EOS)]:
+            yield words
 
 
 def phone_lm(
@@ -84,6 +91,16 @@ def phone_sequences(lang_dir: str | Path, source: str | Path) -> list[list[str]]
     return sentences
 
 
+def biphone_counts(lang_dir: str | Path, source: str | Path) -> NDArray[np.int64]:
+    """(phones + 1, phones + 1) how often [left, phone] is in the phone sequences of `source`; left 0 at their beginning."""
+    tokens = read_tokens(lang_dir)
+    counts = np.zeros((max(tokens.values()) + 1,) * 2, np.int64)
+    for sentence in phone_sequences(lang_dir, source):
+        numbers = [0, *(tokens[phone] for phone in sentence)]
+        np.add.at(counts, (numbers[:-1], numbers[1:]), 1)
+    return counts
+
+
 def phone_lm_fst(model: Ngram, tokens: dict[str, int]) -> str:
     """P as an acceptor without epsilons: a state for each history seen, from it an arc for every phone, to the longest
     history that is a state. Each path has the model's exact probability (a backoff arc would count paths twice)."""
@@ -113,21 +130,33 @@ def _cost(p: float) -> float | None:
     return -math.log(p) if p > 0 else None
 
 
-def word_lm(lang_dir: str | Path, sources: list[str], order: int = 3, arpa: str | Path | None = None) -> str:
-    """Train the word LM on transcripts (words outside words.txt count as <UNK>), or take the file `arpa` up to `order`;
-    write G.arpa and G.fst.txt."""
+def word_lm(
+    lang_dir: str | Path, sources: list[str], order: int = 3, arpa: str | Path | None = None, min_counts: Sequence[int] = (),
+    dev: str | Path | None = None, out: str | Path | None = None,
+) -> str:
+    """Train the word LM on transcripts, or take the file `arpa` up to `order`; write G.arpa and G.fst.txt, or the file `out`
+    alone (a larger model, to rescore with). Return a line about it.
+
+    All words of words.txt are in the model, those outside count as <UNK>. min_counts : see estimate. dev : held-out
+    transcripts whose perplexity is told.
+    """
     lang_dir = Path(lang_dir)
-    words = read_symbols(lang_dir / "words.txt")
     if arpa is not None:
         _copy_text(arpa, lang_dir / "G.arpa")
         line = f"word LM: order {order} of {arpa}"
     else:
-        sentences = [[word if word in words else UNKNOWN_WORD for word in sentence]
-                     for source in sources for sentence in transcripts(source)]
-        model = estimate(sentences, order)
-        write_text(lang_dir / "G.arpa", model.arpa())
-        line = f"word LM: order {order}, {len(model.vocab)} words, {len(model.prob)} n-grams, " \
-               f"training perplexity {model.perplexity(sentences):.1f}"
+        known = set(read_symbols(lang_dir / "words.txt")) - {EPSILON, "#0", BOS, EOS}
+        sentences = ([word if word in known else UNKNOWN_WORD for word in sentence]
+                     for source in sources for sentence in transcripts(source))
+        model = estimate(sentences, order, known - {SILENCE_WORD, UNKNOWN_WORD}, min_counts)
+        model.write_arpa(out or lang_dir / "G.arpa")
+        sizes = " + ".join(str(len(keys)) for keys in model.keys)
+        line = f"word LM: order {order}, {len(model.vocab)} words, {sizes} n-grams"
+        if dev is not None:
+            log_probs = model.log_probs(transcripts(dev))
+            line += f"; perplexity of {dev} {perplexity(log_probs):.1f}, {np.isnan(log_probs).mean():.2%} unknown words"
+    if out is not None:
+        return line
     try:
         import kaldilm
     except ImportError:
@@ -141,14 +170,28 @@ def word_lm(lang_dir: str | Path, sources: list[str], order: int = 3, arpa: str 
 
 def _copy_text(source: str | Path, target: Path) -> None:
     """Unpacked if it is gzip."""
+    with atomic(target) as temporary, _unpacked(source) as stream, open(temporary, "wb") as copy:
+        shutil.copyfileobj(stream, copy)
+
+
+def _text_lines(path: Path) -> Iterator[str]:
+    with _unpacked(path) as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                yield line.decode()
+            except UnicodeDecodeError:
+                raise PyserError(f"{path}:{number}: not UTF-8; convert it with iconv") from None
+
+
+@contextmanager
+def _unpacked(path: str | Path) -> Iterator[BufferedIOBase]:
     try:
-        with gzip.open(source) if Path(source).suffix == ".gz" else open(source, "rb") as stream, atomic(target) as temporary:
-            with open(temporary, "wb") as copy:
-                shutil.copyfileobj(stream, copy)
+        with gzip.open(path) if Path(path).suffix == ".gz" else open(path, "rb") as stream:
+            yield stream
     except FileNotFoundError:
-        raise PyserError(f"{source}: no such file") from None
+        raise PyserError(f"{path}: no such file") from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise PyserError(f"{source}: not a whole gzip file ({error}); get it again") from None
+        raise PyserError(f"{path}: not a whole gzip file ({error}); get it again") from None
 
 
 def decoding_graph(lang_dir: str | Path) -> str:

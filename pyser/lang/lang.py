@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pyser.errors import PyserError
 from pyser.files import read_lines, write_text, write_torch
@@ -101,11 +102,13 @@ def prepare(dict_dir: str | Path, lang_dir: str | Path, share_silence_phones: bo
     return f"lang: {len(lexicon)} words, {len(plain)} pronunciations, {len(phones)} phones -> {lang_dir}{''.join(lines)}"
 
 
-def topo(lang_dir: str | Path, kind: str = "chain", context: str = "mono", ci_silence: bool = False) -> str:
+def topo(lang_dir: str | Path, kind: str = "chain", context: str = "mono", ci_silence: bool = False,
+         counts: NDArray[np.int64] | None = None, min_biphone_count: int = 100) -> str:
     """Give a prepared lang directory its topology; return a line about it.
 
     kind : chain or ctc. context : mono, or biphone: all left biphones, each with pdfs of its own (Kaldi's
-    steps/nnet3/chain/e2e/prepare_e2e.sh --type). ci_silence : no context for silence phones.
+    steps/nnet3/chain/e2e/prepare_e2e.sh --type). ci_silence : no context for silence phones. counts, min_biphone_count : of
+    biphone's; rare pairs of phones share pdfs.
     """
     lang_dir = Path(lang_dir)
     sets = read_sets(lang_dir / "phones/sets.int")
@@ -115,7 +118,7 @@ def topo(lang_dir: str | Path, kind: str = "chain", context: str = "mono", ci_si
     elif kind == "chain" and context == "mono":
         topology = monophone(sets)
     elif kind == "chain" and context == "biphone":
-        topology = biphone(sets, silence if ci_silence else ())
+        topology = biphone(sets, silence if ci_silence else (), counts, min_biphone_count)
     else:
         raise PyserError(f"topology {kind}, context {context}: chain with mono or biphone, or ctc with mono")
     topology.save(lang_dir)
