@@ -18,7 +18,7 @@ from pyser.chain.average import average  # noqa: E402
 from pyser.chain.data import ChainData, select, text_of  # noqa: E402
 from pyser.chain.decode import decode  # noqa: E402
 from pyser.chain.denominator import Denominator  # noqa: E402
-from pyser.chain.search import DecodeConfig, load_search  # noqa: E402
+from pyser.chain.search import DecodeConfig, Hypothesis, load_search  # noqa: E402
 from pyser.chain.train import ChainConfig, train  # noqa: E402
 from pyser.cli import cli  # noqa: E402
 from pyser.config import write_conf  # noqa: E402
@@ -134,6 +134,50 @@ def test_chain_topology(toy, tmp_path):
         align(tmp_path / "exp", toy / "lang", toy / "test", toy / "test/iv", tmp_path / "ali")
 
 
+def test_biphones_from_an_alignment(toy, tmp_path):
+    """Monophones, their alignment of the training data, tied biphones near it; n-best lists and their scales."""
+
+    def command(*words):
+        result = CliRunner().invoke(cli, [*map(str, words)])
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    config = ChainConfig(**{**vars(CONFIG), "warmup": 0.0, "leaky_hmm_coefficient": 0.1, "num_epochs": 6})
+    (tmp_path / "tdnn.conf").write_text(write_conf(config))
+    mono, tied = tmp_path / "mono", tmp_path / "tied"
+    for path in (mono, tied):
+        shutil.copytree(toy / "lang", path)
+    lists = toy / "train/iv", toy / "test/iv"
+    conf, sets = tmp_path / "tdnn.conf", (toy / "train", toy / "test")
+    command("lang", "topo", mono)
+    command("chain", "train", "--conf", conf, *sets, mono, *lists, tmp_path / "exp_mono")
+    command("chain", "average", tmp_path / "exp_mono")
+    command("chain", "align", "--ivectors", toy / "train/iv", tmp_path / "exp_mono", mono, toy / "train", tmp_path / "ali")
+    said = command("lang", "topo", "--context", "biphone", "--tie", toy / "train", "--min-biphone-count", 20, tied)
+    assert 2 * 6 < int(said.split()[5]) < 2 * 6 * 7
+    command("lang", "graph", tied)
+    near = "chain", "train", "--conf", conf, "--ali-dir", tmp_path / "ali", "--init", tmp_path / "exp_mono"
+    said = command(*near, *sets, tied, *lists, tmp_path / "exp")
+    assert "60 utterances aligned, 0 not" in said and "new: chain.output, xent.output\n" in said
+    assert json.loads((tmp_path / "exp/history.json").read_text())[0]["valid_objf"] > -0.5
+    command("chain", "average", tmp_path / "exp")
+    decoded = command("chain", "decode", "--nbest", 20, "--ivectors", toy / "test/iv", tmp_path / "exp", tied, toy / "test",
+                      tmp_path / "decode_test")
+    assert float(decoded.split()[1]) < 10
+    tuned = command("chain", "rescore", tied, tmp_path / "decode_test", tmp_path / "tuned")
+    assert float(tuned.split()[1]) <= float(decoded.split()[1])
+    same = command("chain", "rescore", "--lm", tied / "G.arpa", "--lm-scale", 1, tied, tmp_path / "decode_test",
+                   tmp_path / "same")
+    assert same.startswith(decoded.strip())
+    others = write_data(tmp_path / "others", 20, seed=3)
+    for path in others.iterdir():  # other utterances than those of the alignment
+        if path.is_file() and path.suffix != ".ark":
+            path.write_text(path.read_text().replace("-u", "-v"))
+    wrong = *near, others, toy / "test", tied, "-", "-", tmp_path / "x"
+    result = CliRunner().invoke(cli, [str(word) for word in wrong])
+    assert result.exit_code != 0 and "0 utterances aligned, 20 not (e.g. s000-v000); align this" in str(result.exception)
+
+
 def test_resume_is_exact(toy, tmp_path):
     config = ChainConfig(**{**vars(CONFIG), "num_epochs": 3})
     run(toy, tmp_path / "a", config)
@@ -172,9 +216,9 @@ def test_best_words_of_ideal_outputs(toy):
     for t, phone in enumerate(spoken):
         log_probs[t, tokens[phone]] = -0.01
     for engine in ("k2", "kaldi-decoder"):
-        assert load_search(toy / "lang", DecodeConfig(), engine)(log_probs.numpy()) == ["dib", "ba"]
+        assert load_search(toy / "lang", DecodeConfig(), engine)(log_probs.numpy())[0].words == ["dib", "ba"]
         narrow = DecodeConfig(search_beam=1.0, min_active=0)
-        assert load_search(toy / "lang", narrow, engine)(log_probs[:1].numpy()) in (None, [])
+        assert load_search(toy / "lang", narrow, engine)(log_probs[:1].numpy()) in ([], [Hypothesis([])])
 
 
 def data_of(toy, training, seed=0):

@@ -66,7 +66,7 @@ def test_decoding_graph_finds_the_words(built, frames, words):
     outputs = torch.full((len(labels), len(tokens)), -50.0)
     outputs[torch.arange(len(labels)), labels] = 0.0
     for engine in ENGINES:
-        assert load_search(built, DecodeConfig(), engine)(outputs.numpy()) == words.split()
+        assert load_search(built, DecodeConfig(), engine)(outputs.numpy())[0].words == words.split()
     model, padded = estimate(SENTENCES, 2), [BOS, *words.split(), EOS]
     grammar = sum(math.log(model.p([a], b)) for a, b in zip(padded, padded[1:], strict=False))
     silences = len(padded) - 1  # before, between and after the words, there or not: one half each
@@ -99,7 +99,7 @@ def test_decoding_graph_of_the_chain_topology(built, tmp_path, context):
         outputs = torch.full((len(pdfs), topology.num_pdfs), -50.0)
         outputs[torch.arange(len(pdfs)), pdfs] = 0.0
         for engine in ENGINES:
-            assert load_search(tmp_path / "lang", DecodeConfig(), engine)(outputs.numpy()) == words.split()
+            assert load_search(tmp_path / "lang", DecodeConfig(), engine)(outputs.numpy())[0].words == words.split()
         model, padded = estimate(SENTENCES, 2), [BOS, *words.split(), EOS]
         grammar = sum(math.log(model.p([a], b)) for a, b in zip(padded, padded[1:], strict=False))
         halves = len(pdfs) + len(padded) - 1

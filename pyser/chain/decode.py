@@ -8,11 +8,8 @@ import torch
 
 from pyser.chain.data import text_of
 from pyser.chain.outputs import AcousticModel
-from pyser.chain.search import DecodeConfig, load_search
-from pyser.files import write_text
-from pyser.kaldi.datadir import write_table
-from pyser.scoring.recogs import errs, recogs
-from pyser.scoring.wer import format_wer, score
+from pyser.chain.rescore import Nbest, write_nbest, write_results
+from pyser.chain.search import DecodeConfig, Hypothesis, load_search
 
 
 def decode(
@@ -27,7 +24,7 @@ def decode(
     """Decode `data_dir` with exp_dir/final.safetensors and lang_dir/HLG.safetensors; returns Kaldi's WER line.
 
     Writes hyp.txt and ref.txt (utterance and words, sorted), wer.txt (compute-wer's report) and icefall's recogs-NAME.txt
-    and errs-NAME.txt, NAME that of data_dir, to `out_dir`.
+    and errs-NAME.txt, NAME that of data_dir, to `out_dir`, and nbest/ if paths are asked for.
     An utterance whose search fails gets an empty hypothesis and is named; without transcripts there is no wer.txt.
     engine : see load_search
     """
@@ -37,23 +34,17 @@ def decode(
     search = load_search(lang_dir, config, engine)
     hyps: dict[str, str] = {}
     refs: dict[str, str] = {}
+    lists: Nbest = {}
     failed: list[str] = []
     for cut, output in model.outputs(data_dir, ivector_dir):
-        found = search(output)
-        if found is None:
+        found = search(output) or [Hypothesis([])]
+        if not found[0].words:
             failed.append(cut.id)
-        hyps[cut.id] = " ".join(found or [])
+        hyps[cut.id], lists[cut.id] = " ".join(found[0].words), found
         refs[cut.id] = text_of(cut)
-    out_dir = Path(out_dir)
-    write_table(out_dir / "hyp.txt", hyps)
+    if config.nbest:
+        write_nbest(out_dir, lists)
+    line = write_results(out_dir, Path(data_dir).name, refs, hyps)
     if failed:
-        print(f"{len(failed)} utterances without a path (e.g. {failed[0]}); raise --search-beam", flush=True)
-    if not any(refs.values()):
-        return f"{len(hyps)} utterances decoded, {data_dir} has no transcripts to score them with"
-    write_table(out_dir / "ref.txt", refs)
-    errors, report = score(refs, hyps)
-    write_text(out_dir / "wer.txt", report)
-    name = Path(data_dir).name
-    write_text(out_dir / f"recogs-{name}.txt", recogs(refs, hyps))
-    write_text(out_dir / f"errs-{name}.txt", errs(refs, hyps))
-    return format_wer(errors)
+        print(f"{len(failed)} utterances without a word (e.g. {failed[0]}); if that is wrong raise --search-beam", flush=True)
+    return line or f"{len(hyps)} utterances decoded, {data_dir} has no transcripts to score them with"

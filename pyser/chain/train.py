@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -13,17 +13,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyser.chain.alignment import AlignedNumerators, read_phones
 from pyser.chain.data import Batch, ChainData, features_of, ivectors_of, select
+from pyser.chain.graph import Graph
 from pyser.chain.lfmmi import EXACT_BEAM, LfMmi, LfMmiConfig
 from pyser.chain.schedule import parse_schedule
 from pyser.errors import PyserError
 from pyser.files import read_json, write_json
+from pyser.nn import model_io
 from pyser.nn.tdnnf import TdnnF, TdnnfConfig
 from pyser.training import checkpoints, distributed
 from pyser.training.loop import Stats, TrainConfig, set_seed
 from pyser.training.loop import train as train_loop
 from pyser.training.ng_sgd import NgSgdConfig
 
+Numerators = Callable[[Batch], list[Graph]]
 CONSTRAIN_EVERY = 4  # steps between two orthonormal constraints of the linear factors on average, as in Kaldi
 WHITENING_BATCHES = 50  # enough frames for the covariance of the input
 
@@ -86,26 +90,31 @@ class ChainConfig:
 
 
 class ChainLoss:
-    """Forward pass and objective of one batch, for training (with warm-up and dropout schedule) or validation."""
+    """Forward pass and objective of one batch, for training (with warm-up and dropout schedule) or validation.
 
-    def __init__(self, lfmmi: LfMmi, compiler: Any, config: ChainConfig, device: torch.device):
-        self.lfmmi, self.compiler, self.config, self.device = lfmmi, compiler, config, device
+    numerators, valid_numerators : the graphs of a batch's utterances
+    """
+
+    def __init__(self, lfmmi: LfMmi, numerators: Numerators, valid_numerators: Numerators, config: ChainConfig,
+                 device: torch.device):
+        self.lfmmi, self.numerators, self.valid_numerators = lfmmi, numerators, valid_numerators
+        self.config, self.device = config, device
         self.dropout = parse_schedule(config.dropout_schedule)
 
     def __call__(self, model: TdnnF, batch: Batch, progress: float) -> tuple[Tensor, Stats]:
         model.set_dropout(self.dropout(progress))
-        return self.loss(model, batch, progress < self.config.warmup)
+        return self.loss(model, batch, self.numerators(batch), progress < self.config.warmup)
 
-    def loss(self, model: TdnnF, batch: Batch, warm_up: bool = False) -> tuple[Tensor, Stats]:
+    def loss(self, model: TdnnF, batch: Batch, graphs: list[Graph], warm_up: bool = False) -> tuple[Tensor, Stats]:
         batch = batch.to(self.device)
         output, xent = model(batch.feats, batch.ivectors, subsampling=self.config.frame_subsampling_factor)
-        return self.lfmmi(output, xent, batch.lengths, self.compiler.graphs(batch.ids, batch.texts), warm_up)
+        return self.lfmmi(output, xent, batch.lengths, graphs, warm_up)
 
     def validate(self, model: TdnnF, batches: Iterator[Batch]) -> Stats:
         """The full objective over a data set, per frame."""
         sums: Stats = {}
         for batch in batches:
-            loss, stats = self.loss(model, batch)
+            loss, stats = self.loss(model, batch, self.valid_numerators(batch))
             stats["loss"] = float(loss) * stats["weight"]
             sums = {name: sums.get(name, 0.0) + value for name, value in stats.items()}
         frames = max(sums.pop("weight", 0.0), 1.0)
@@ -120,8 +129,14 @@ def train(
     valid_ivector_dir: str | Path | None,
     exp_dir: str | Path,
     config: ChainConfig,
+    ali_dir: str | Path | None = None,
+    init: str | Path | None = None,
 ) -> list[dict[str, float]]:
     """Train on `data_dir` (feats.scp, text) with the graphs of `lang_dir`; returns one row of figures per epoch.
+
+    ali_dir : an alignment of data_dir (phones.ctm), near which the phones of the numerators are kept; without it, and in
+        validation, a numerator is all ways to say the transcript
+    init : another training's exp_dir; the network begins with its layers, but for those of another size
 
     Writes exp_dir/config.json, epoch-N.pt, best-valid-loss.pt and history.json; goes on where an interrupted run stopped.
     One of several processes within pyser.training.distributed.launch.
@@ -130,6 +145,7 @@ def train(
     from pyser.lang.denominator import load_denominator, normalization
     from pyser.lang.lang import read_tokens
     from pyser.lang.numerator import NumeratorCompiler
+    from pyser.lang.supervision import SupervisionCompiler, SupervisionConfig
     from pyser.lang.topology import load_topology
     from pyser.nn.lda import estimate_whitening
 
@@ -142,7 +158,8 @@ def train(
                          "take --warmup=0 (and --leaky-hmm-coefficient=0.1)")
     den_graph, num_pdfs = load_denominator(lang_dir), topology.num_pdfs
     # Paths of the denominator begin and end anywhere with a leak, else at its start and in its final states.
-    compiler = NumeratorCompiler.load(lang_dir, normalization(den_graph) if config.leaky_hmm_coefficient > 0 else den_graph)
+    weights = normalization(den_graph) if config.leaky_hmm_coefficient > 0 else den_graph
+    compiler = NumeratorCompiler.load(lang_dir, weights)
     lfmmi = LfMmi(den_graph, config.engine, config.lfmmi())
     subsampling = config.frame_subsampling_factor
     sets = []
@@ -153,8 +170,21 @@ def train(
         say(f"{name}: {line}")
         sets.append(cuts)
 
+    def transcripts(batch: Batch) -> list[Graph]:
+        return compiler.graphs(batch.ids, batch.texts)
+
+    tokens = read_tokens(lang_dir)
+    numerators = transcripts
+    if ali_dir is not None:
+        aligned = AlignedNumerators(
+            read_phones(Path(ali_dir) / "phones.ctm", tokens),
+            SupervisionCompiler(topology, weights, SupervisionConfig(frame_subsampling_factor=subsampling)),
+            lambda utterance, text: compiler.graphs([utterance], [text])[0],
+        )
+        say(check_coverage(sets[0], aligned, Path(ali_dir), config.max_dropped))
+        numerators = aligned.graphs
+
     set_seed(config.seed)
-    tokens = list(read_tokens(lang_dir))
     feat_dim, ivector_dim = dimensions(sets[0][0])
     model = TdnnF(TdnnfConfig(
         feat_dim, ivector_dim, config.dim, config.bottleneck_dim, config.prefinal_dim, config.strides,
@@ -166,23 +196,49 @@ def train(
     valid = ChainData(sets[1], *shape, training=False)  # all of it in each process
     steps = data.steps()
     if distributed.rank() == 0:
-        write_description(exp_dir, config, model.config, tokens)
+        write_description(exp_dir, config, model.config, list(tokens))
     if distributed.rank() == 0 and checkpoints.latest(exp_dir) is None:  # (the others take process 0's parameters)
-        model.set_lda(*estimate_whitening(spliced(model, data.whole())))
+        if init is None:
+            model.set_lda(*estimate_whitening(spliced(model, data.whole())))
+        else:
+            say(take_layers(model, Path(init)))
     model.to(device)
     parameters = sum(p.numel() for p in model.parameters())
     say(f"TDNN-F: {parameters} parameters, context -{context} +{context} frames, "
           f"{num_pdfs} outputs every {subsampling} frames; "
           f"denominator: {den_graph.num_states} states, {len(den_graph.arcs)} arcs")
     say(f"{len(data.cuts)} utterances, {sum(cut.duration for cut in data.cuts) / 3600:.2f} h, on {device}: "
-          f"{config.num_epochs} epochs of {steps} steps, CTC for the first {100 * config.warmup:g}%")
-    loss = ChainLoss(lfmmi, compiler, config, device)
+          f"{config.num_epochs} epochs of {steps} steps"
+        + (f", CTC for the first {100 * config.warmup:g}%" if config.warmup > 0 else ""))
+    loss = ChainLoss(lfmmi, numerators, transcripts, config, device)
     return train_loop(
         model, data.batches, steps, loss, exp_dir, config.loop(),
         valid_fn=lambda trained: loss.validate(trained, valid.batches(0)), after_step=constrain_sometimes,
         components=model.components(config.xent_regularize),
         ng_config=NgSgdConfig(l2_regularize_factor=config.l2_regularize_factor),
     )
+
+
+def take_layers(model: TdnnF, exp_dir: Path) -> str:
+    """Put the layers of the model in exp_dir into this one, but for those of another size; returns a line about it."""
+    theirs = model_io.load_tdnnf(exp_dir).state_dict()
+    ours = model.state_dict()
+    taken = {name: value for name, value in theirs.items() if name in ours and ours[name].shape == value.shape}
+    if "lda_matrix" not in taken:
+        raise PyserError(f"{exp_dir}: its input has another size, {tuple(theirs['lda_matrix'].shape)}; "
+                         "take a model of the same features and i-vectors")
+    new = sorted({name.rpartition(".")[0] for name in ours.keys() - taken.keys()})
+    model.load_state_dict(ours | taken)
+    return f"{exp_dir}: {len(taken)} of {len(ours)} tensors taken, new: {', '.join(new) or 'none'}"
+
+
+def check_coverage(cuts: Any, aligned: AlignedNumerators, ali_dir: Path, max_dropped: float) -> str:
+    """A line about the utterances that no alignment is there for, which must be few."""
+    missing = [cut.id for cut in cuts if cut.id not in aligned.times]
+    line = f"{ali_dir}: {len(cuts) - len(missing)} utterances aligned, {len(missing)} not"
+    if len(missing) > max_dropped * len(cuts):
+        raise PyserError(f"{line} (e.g. {missing[0]}); align this data directory: pyser chain align")
+    return line
 
 
 def constrain_sometimes(model: TdnnF) -> None:

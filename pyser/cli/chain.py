@@ -20,6 +20,8 @@ def group() -> None:
 @click.option("--max-duration", type=float, help="seconds of speech in each process's batch; overrides the conf file")
 @click.option("--world-size", type=int, default=1, show_default=True, help="processes, where torchrun starts none")
 @click.option("--num-threads", type=int, help="overrides the conf file")
+@click.option("--ali-dir", help="phones.ctm of DATA_DIR (pyser chain align): phones are learnt near these times")
+@click.option("--init", metavar="EXP_DIR", help="begin with the layers of this model, but for those of another size")
 @click.argument("data_dir")
 @click.argument("valid_data_dir")
 @click.argument("lang_dir")
@@ -28,7 +30,8 @@ def group() -> None:
 @click.argument("exp_dir")
 def train(
     conf: str | None, seed: int | None, num_epochs: int | None, start_epoch: int | None, max_duration: float | None,
-    world_size: int, num_threads: int | None, data_dir: str, valid_data_dir: str, lang_dir: str, ivector_dir: str,
+    world_size: int, num_threads: int | None, ali_dir: str | None,
+    init: str | None, data_dir: str, valid_data_dir: str, lang_dir: str, ivector_dir: str,
     valid_ivector_dir: str, exp_dir: str,
 ) -> None:
     """Train on DATA_DIR, validate on VALID_DATA_DIR; a broken-off run goes on after its last epoch.
@@ -42,7 +45,8 @@ def train(
 
     config = read_conf(conf, ChainConfig, seed=seed, num_epochs=num_epochs, start_epoch=start_epoch,
                        max_duration=max_duration, num_threads=num_threads)
-    launch(run, world_size, data_dir, valid_data_dir, lang_dir, none(ivector_dir), none(valid_ivector_dir), exp_dir, config)
+    ivector_dirs = none(ivector_dir), none(valid_ivector_dir)
+    launch(run, world_size, data_dir, valid_data_dir, lang_dir, *ivector_dirs, exp_dir, config, ali_dir, init)
 
 
 @group.command()
@@ -75,6 +79,7 @@ def average(avg: int, epoch: int | None, exp_dir: str) -> None:
 @click.option("--search-beam", type=float, help="nats; larger is slower and misses less  [default: 20]")
 @click.option("--max-active", type=int, help="states alive at a frame  [default: 10000]")
 @click.option("--acoustic-scale", type=float, help="of the network's log-probabilities  [default: 1]")
+@click.option("--nbest", type=int, help="how many word sequences go to OUT_DIR/nbest (k2)  [default: 0]")
 @click.option("--engine", type=click.Choice(["k2", "kaldi-decoder"]), help="[default: k2 if it is installed]")
 @click.argument("exp_dir")
 @click.argument("lang_dir")
@@ -82,17 +87,42 @@ def average(avg: int, epoch: int | None, exp_dir: str) -> None:
 @click.argument("out_dir")
 def decode(
     ivectors: str | None, search_beam: float | None, max_active: int | None, acoustic_scale: float | None,
-    engine: str | None, exp_dir: str, lang_dir: str, data_dir: str, out_dir: str,
+    nbest: int | None, engine: str | None, exp_dir: str, lang_dir: str, data_dir: str, out_dir: str,
 ) -> None:
-    """Decode DATA_DIR with LANG_DIR/HLG.pt; hyp.txt, ref.txt and wer.txt go to OUT_DIR."""
+    """Decode DATA_DIR with LANG_DIR/HLG.safetensors; hyp.txt, ref.txt and wer.txt go to OUT_DIR."""
     from pyser.chain.decode import DecodeConfig
     from pyser.chain.decode import decode as run
     from pyser.config import read_conf
 
     config = read_conf(
-        None, DecodeConfig, search_beam=search_beam, max_active=max_active, acoustic_scale=acoustic_scale
+        None, DecodeConfig, search_beam=search_beam, max_active=max_active, acoustic_scale=acoustic_scale, nbest=nbest
     )
     print(run(exp_dir, lang_dir, data_dir, ivectors, out_dir, config, engine))
+
+
+@group.command()
+@click.option("--lm", help="an ARPA file in place of LANG_DIR/G.arpa")
+@click.option("--lm-scale", type=float, help="of the graph's scores; a tenth of Kaldi's LMWT")
+@click.option("--insertion-penalty", type=float, default=0.0, show_default=True, help="for each word, with --lm-scale")
+@click.option("--scales-of", metavar="DIR", help="both as chosen for a development set, the OUT_DIR of its rescoring")
+@click.argument("lang_dir")
+@click.argument("decode_dir")
+@click.argument("out_dir")
+def rescore(
+    lm: str | None, lm_scale: float | None, insertion_penalty: float, scales_of: str | None, lang_dir: str,
+    decode_dir: str, out_dir: str,
+) -> None:
+    """Choose again from the n-best lists of DECODE_DIR (decode --nbest).
+
+    Without scales those are taken that give DECODE_DIR the fewest errors: for development sets.
+    """
+    from pyser.chain.rescore import Scales
+    from pyser.chain.rescore import rescore as run
+
+    if lm_scale is not None and scales_of:
+        raise click.UsageError("give --lm-scale or --scales-of")
+    scales = None if lm_scale is None else Scales(lm_scale, insertion_penalty)
+    print(run(decode_dir, out_dir, scales, f"{lang_dir}/G.arpa", lm, scales_of))
 
 
 @group.command()

@@ -1,0 +1,142 @@
+"""N-best lists: their files, other language models for them, and the scales that suit a development set best."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pyser.chain.search import Hypothesis
+from pyser.errors import PyserError
+from pyser.files import read_json, write_json, write_text
+from pyser.kaldi.datadir import write_table
+from pyser.kaldi.tables import read_table
+from pyser.lang.arpa import log_probs
+from pyser.scoring.recogs import errs, recogs
+from pyser.scoring.wer import Errors, format_wer, score, word_errors
+
+Nbest = dict[str, list[Hypothesis]]  # utterance -> its hypotheses, at least one
+LM_SCALES = tuple(n / 10 for n in range(5, 21))  # Kaldi's LMWT of 7 to 17 for chain models, and a little beyond
+PENALTIES = -0.5, 0.0, 0.5, 1.0  # Kaldi's word_ins_penalty
+
+
+@dataclass(frozen=True)
+class Scales:
+    """lm_scale: of the graph's log-probability, the acoustic one's being 1 (a tenth of Kaldi's LMWT for chain models).
+    insertion_penalty: taken off the graph's log-probability for each word."""
+
+    lm_scale: float = 1.0
+    insertion_penalty: float = 0.0
+
+    def of(self, hypothesis: Hypothesis) -> float:
+        """The hypothesis's score."""
+        graph = hypothesis.graph - self.insertion_penalty * len(hypothesis.words)
+        return hypothesis.acoustic + self.lm_scale * graph
+
+
+def write_nbest(decode_dir: str | Path, lists: Nbest) -> None:
+    """nbest/words, ac_cost and lm_cost, text tables of `utterance-n`, as Kaldi's nbest-to-linear writes them."""
+    rows = {f"{utt}-{n}": one for utt, hypotheses in lists.items() for n, one in enumerate(hypotheses, 1)}
+    folder = Path(decode_dir) / "nbest"
+    write_table(folder / "words", {key: " ".join(one.words) for key, one in rows.items()})
+    write_table(folder / "ac_cost", {key: f"{-one.acoustic:.4f}" for key, one in rows.items()})
+    write_table(folder / "lm_cost", {key: f"{-one.graph:.4f}" for key, one in rows.items()})
+
+
+def read_nbest(decode_dir: str | Path) -> Nbest:
+    """What write_nbest wrote."""
+    folder = Path(decode_dir) / "nbest"
+    if not (folder / "words").exists():
+        raise PyserError(f"{folder}: no n-best lists; decode with --nbest 100")
+    words, acoustic, graph = (read_table(folder / name) for name in ("words", "ac_cost", "lm_cost"))
+    lists: defaultdict[str, list[Hypothesis]] = defaultdict(list)
+    try:
+        for key, said in words.items():
+            lists[key.rpartition("-")[0]].append(Hypothesis(said.split(), -float(acoustic[key]), -float(graph[key])))
+    except (KeyError, ValueError) as error:
+        raise PyserError(f"{folder}: words, ac_cost and lm_cost do not go together ({error}); decode again") from None
+    return dict(lists)
+
+
+def exchange_lm(lists: Nbest, old: str | Path, new: str | Path) -> Nbest:
+    """The lists with the language model `new` in place of `old`, the one of their decoding graph (ARPA files)."""
+    sentences = sorted({tuple(one.words) for hypotheses in lists.values() for one in hypotheses})
+    before, after = (dict(zip(sentences, log_probs(arpa, sentences), strict=True)) for arpa in (old, new))
+    return {
+        utt: [Hypothesis(one.words, one.acoustic, one.graph - before[tuple(one.words)] + after[tuple(one.words)])
+              for one in hypotheses]
+        for utt, hypotheses in lists.items()
+    }
+
+
+def best(hypotheses: Sequence[Hypothesis], scales: Scales) -> Hypothesis:
+    """The one of the highest score."""
+    return max(hypotheses, key=scales.of)
+
+
+def tune(lists: Nbest, refs: Mapping[str, str]) -> tuple[Scales, Errors]:
+    """The scales with fewest word errors; of equal ones those nearest to no change."""
+    counted: dict[tuple[str, tuple[str, ...]], Errors] = {}
+
+    def errors(scales: Scales) -> Errors:
+        total = Errors()
+        for utt, ref in refs.items():
+            words = tuple(best(lists[utt], scales).words) if utt in lists else ()
+            if (utt, words) not in counted:
+                counted[utt, words] = word_errors(ref.split(), words)
+            total += counted[utt, words]
+        return total
+
+    grid = [Scales(lm_scale, penalty) for lm_scale in LM_SCALES for penalty in PENALTIES]
+    found = [(errors(scales), scales) for scales in grid]
+    fewest, chosen = min(found, key=lambda pair: (
+        pair[0].total, abs(pair[1].lm_scale - 1) + abs(pair[1].insertion_penalty)))
+    return chosen, fewest
+
+
+def rescore(
+    decode_dir: str | Path, out_dir: str | Path, scales: Scales | None = None,
+    old_lm: str | Path | None = None, new_lm: str | Path | None = None, scales_of: str | Path | None = None,
+) -> str:
+    """Choose again from the n-best lists of `decode_dir`; returns Kaldi's WER line.
+
+    scales : None tunes them on decode_dir's own transcripts. scales_of : an out_dir of a development set, whose scales
+    (scales.json) are taken. new_lm : an ARPA file, in place of `old_lm`, that of the decoding graph.
+    Writes hyp.txt, ref.txt, wer.txt, scales.json, recogs-NAME.txt and errs-NAME.txt to `out_dir`, as `decode` does.
+    """
+    decode_dir, out_dir = Path(decode_dir), Path(out_dir)
+    lists = read_nbest(decode_dir)
+    refs = read_table(decode_dir / "ref.txt") if (decode_dir / "ref.txt").exists() else {}
+    if new_lm is not None:
+        if old_lm is None:
+            raise PyserError("another LM needs to know the one of the decoding graph")
+        lists = exchange_lm(lists, old_lm, new_lm)
+    if scales_of is not None:
+        path = Path(scales_of) / "scales.json"
+        values = read_json(path, "lm_scale", "insertion_penalty")
+        scales = Scales(values["lm_scale"], values["insertion_penalty"])
+    if scales is None:
+        if not any(refs.values()):
+            raise PyserError(f"{decode_dir}: no transcripts to choose scales by; give --scales-of or --lm-scale")
+        scales, _ = tune(lists, refs)
+    hyps = {utt: " ".join(best(hypotheses, scales).words) for utt, hypotheses in lists.items()}
+    write_json(out_dir / "scales.json", asdict(scales))
+    said = f"LM scale {scales.lm_scale:g}, insertion penalty {scales.insertion_penalty:g}"
+    line = write_results(out_dir, decode_dir.name.removeprefix("decode_"), refs, hyps)
+    return f"{line or f'{len(hyps)} utterances'} ({said})"
+
+
+def write_results(out_dir: str | Path, name: str, refs: Mapping[str, str], hyps: Mapping[str, str]) -> str:
+    """hyp.txt and, with transcripts, ref.txt, wer.txt (compute-wer's report) and icefall's recogs-NAME.txt and
+    errs-NAME.txt; returns Kaldi's WER line, or nothing without transcripts."""
+    out_dir = Path(out_dir)
+    write_table(out_dir / "hyp.txt", dict(hyps))
+    if not any(refs.values()):
+        return ""
+    write_table(out_dir / "ref.txt", dict(refs))
+    errors, report = score(refs, hyps)
+    write_text(out_dir / "wer.txt", report)
+    write_text(out_dir / f"recogs-{name}.txt", recogs(refs, hyps))
+    write_text(out_dir / f"errs-{name}.txt", errs(refs, hyps))
+    return format_wer(errors)
