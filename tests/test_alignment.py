@@ -2,10 +2,8 @@
 
 import numpy as np
 import pytest
-import torch
 
 from pyser.chain.alignment import AlignedNumerators, PhoneTimes, read_phones
-from pyser.chain.data import Batch
 from pyser.chain.graph import Graph
 from pyser.errors import PyserError
 from pyser.lang.supervision import SupervisionCompiler, SupervisionConfig
@@ -58,8 +56,7 @@ def test_graphs_of_a_batch():
 
     times = {"u1": PhoneTimes((2, 3), (9, 18)), "short": PhoneTimes((1, 2, 3), (3, 6, 9))}
     aligned = AlignedNumerators(times, compiler, otherwise)
-    lengths = torch.tensor([6, 5, 2])
-    graphs = aligned.graphs(Batch(["u1", "u2", "short"], ["x", "y", "z"], torch.zeros(3, 1, 1), None, lengths))
+    graphs = aligned(["u1", "u2", "short"], ["x", "y", "z"], [6, 5, 2])
     assert asked == [("u2", "y"), ("short", "z")]
     a, b = topology.pdfs[0, 2], topology.pdfs[0, 3]
     assert paths(graphs[0], 6) == {

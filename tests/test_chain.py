@@ -35,7 +35,8 @@ WORDS = ["ba", "bi", "ab", "dib", "dada"]
 PHONES = ["SIL", "A", "B", "D", "I"]
 FEAT_DIM, IVECTOR_DIM = 6, 3
 CONFIG = ChainConfig(dim=48, bottleneck_dim=16, prefinal_dim=24, strides=(1, 0, 3), num_epochs=12, lr_initial=1e-2,
-                     lr_final=2e-3, max_duration=12.0, warmup=0.3, dropout_schedule="0,0.1@0.5,0", seed=1)
+                     lr_final=2e-3, max_duration=12.0, warmup=0.3, leaky_hmm_coefficient=0.0, dropout_schedule="0,0.1@0.5,0",
+                     seed=1)
 
 
 def write_data(directory, num, seed):

@@ -1,11 +1,11 @@
 # The stages of every acoustic-model recipe; egs/*/tdnn/run.sh sources this file after saying what is particular to its
 # corpus: train_set, dev_set, test_sets, prepare() (stage 0) and $lexicon (a file, or cmudict).
 #
-#   corpus -> data/<set> -> MFCC -> i-vectors -> lang -> TDNN-F with LF-MMI -> WER
+#   corpus -> data/<set> -> MFCC -> i-vectors -> lang -> monophones -> alignment -> biphones with LF-MMI -> WER
 #
 # Begin configuration section
 stage=0
-stop_stage=5
+stop_stage=6
 nj=$(nproc)
 data=data
 exp=exp
@@ -15,16 +15,24 @@ speed_perturb=true
 num_gauss=512        # of the diagonal UBM
 ivector_dim=100
 ivector_iters=10
-topology=ctc         # or chain: Kaldi's, a pdf for the first frame of a phone and one for the others
-context=mono         # or biphone: a pair of pdfs for each phone behind each other (chain only)
-phone_lm_order=2
+topology=chain       # Kaldi's, a pdf for the first frame of a phone and one for the others; or ctc
+context=biphone      # pdfs for each phone behind each other, which begin with monophones' layers and alignments; or mono
+min_biphone_count=100  # rarer pairs of phones share pdfs
+mono_epochs=${mono_epochs:-2}
+phone_lm_order=3
 word_lm_order=3
+word_lm_min_counts=${word_lm_min_counts:-}  # of each order, how often an n-gram must occur: 1,1,2
+rescore_lm_order=${rescore_lm_order:-}      # of a larger word LM for the n-best lists; none: that of the decoding graph
+rescore_min_counts=${rescore_min_counts:-}
+full_lexicon=${full_lexicon:-false}   # all words of the lexicon can be recognised, not only those of the training transcripts
+nbest=100            # hypotheses for the choice of scales and the larger LM; 0 where k2 is not installed
 average=2            # epochs averaged into the final model
 max_dropped=5%
 max_oov=5%
 # End configuration section
-help_message="usage: $0 [--stage 0] [--stop-stage 5] [--corpus DIR] [--nj N] [--cmd run.sh] [--data data] [--exp exp] [--tdnn-config F]
-  0 prepare  1 features  2 i-vectors  3 lang  4 train the TDNN-F with LF-MMI  5 average and decode"
+help_message="usage: $0 [--stage 0] [--stop-stage 6] [--corpus DIR] [--nj N] [--cmd run.sh] [--data data] [--exp exp] [--tdnn-config F]
+  0 prepare  1 features  2 i-vectors  3 lang  4 monophones from a flat start, alignment  5 train the TDNN-F with LF-MMI
+  6 average, decode, rescore"
 . parse_options.sh || exit 1
 set -euo pipefail
 trap 'echo "$0: stopped at line $LINENO (stage $at); mend what the line above says and run it again with --stage $at" >&2' ERR
@@ -66,35 +74,83 @@ if wanted 2; then
   done
 fi
 
+mono=false
+if [ "$topology $context" = "chain biphone" ]; then mono=true; fi
+
 if wanted 3; then
   announce 3 "lang: lexicon, phone LM (order $phone_lm_order), word LM (order $word_lm_order), decoding graph"
-  # The word LM sees the training transcripts only; held-out words outside the lexicon count as errors.
-  once.sh "$data/.done/lexicon" pyser lang lexicon --source "$lexicon" --max-oov "$max_oov" "$data/$train_set" "$data/dict"
-  once.sh "$data/.done/lang" pyser lang prepare --share-silence-phones "$data/dict" "$data/lang"
-  once.sh --also "$data/.done/lang" "$data/.done/topo" pyser lang topo --type "$topology" --context "$context" "$data/lang"
-  once.sh "$data/.done/phone_lm" pyser lang phone-lm --order "$phone_lm_order" "$data/lang" "$data/$train_set"
-  once.sh "$data/.done/word_lm" pyser lang word-lm --order "$word_lm_order" "$data/lang" "$data/$train_set"
+  if $full_lexicon; then
+    dict=$(dirname "$lexicon")
+  else  # held-out words that training lacks count as errors
+    dict=$data/dict
+    once.sh "$data/.done/lexicon" pyser lang lexicon --source "$lexicon" --max-oov "$max_oov" "$data/$train_set" "$dict"
+  fi
+  topo_options=()
+  if $mono; then topo_options=(--tie "$data/$train_set" --min-biphone-count "$min_biphone_count"); fi
+  for lang in lang $(if $mono; then echo lang_mono; fi); do
+    once.sh "$data/.done/$lang" pyser lang prepare --share-silence-phones "$dict" "$data/$lang"
+    once.sh "$data/.done/$lang.phone_lm" pyser lang phone-lm --order "$phone_lm_order" "$data/$lang" "$data/$train_set"
+  done
+  once.sh --also "$data/.done/lang" "$data/.done/topo" \
+    pyser lang topo --type "$topology" --context "$context" ${topo_options[@]+"${topo_options[@]}"} "$data/lang"
+  if $mono; then once.sh --also "$data/.done/lang_mono" "$data/.done/lang_mono.topo" pyser lang topo --context mono "$data/lang_mono"; fi
+  lm_texts=("$data/$train_set")
+  if [ -f "$data/local/lm/text.gz" ]; then lm_texts+=("$data/local/lm/text.gz"); fi
+  once.sh --also "$data/.done/lang" "$data/.done/word_lm" pyser lang word-lm --order "$word_lm_order" \
+    ${word_lm_min_counts:+--min-counts "$word_lm_min_counts"} --dev "$data/$dev_set" "$data/lang" "${lm_texts[@]}"
+  if [ -n "$rescore_lm_order" ]; then
+    once.sh --also "$data/.done/lang" "$data/.done/rescore_lm" pyser lang word-lm --order "$rescore_lm_order" \
+      ${rescore_min_counts:+--min-counts "$rescore_min_counts"} --dev "$data/$dev_set" --out "$data/lang/G.$rescore_lm_order.arpa" \
+      "$data/lang" "${lm_texts[@]}"
+  fi
   once.sh --also "$data/lang/G.arpa" --also "$data/.done/topo" "$data/.done/graph" pyser lang graph "$data/lang"
 fi
 
-if wanted 4; then
-  announce 4 "train the TDNN-F with LF-MMI (log: $exp/tdnn/log/train.log)"
-  once.sh --also "$data/$fit_set/feats.scp" --also "$data/.done/topo" --also "$data/lang/P.fst.txt" "$exp/tdnn/.done" \
-    $cmd "$exp/tdnn/log/train.log" pyser chain train --conf "$tdnn_config" "$data/$fit_set" "$data/$dev_set" "$data/lang" \
-    "$exp/ivectors_$fit_set" "$exp/ivectors_$dev_set" "$exp/tdnn"
-  grep -v '^#' "$exp/tdnn/log/train.log" | grep -i epoch | tail -n 3 || true
+train_tdnn() {  # <lang> <exp dir> [options]
+  local lang=$1 dir=$2; shift 2
+  once.sh --also "$data/$fit_set/feats.scp" --also "$lang/tree" --also "$lang/P.fst.txt" "$dir/.done" \
+    $cmd "$dir/log/train.log" pyser chain train --conf "$tdnn_config" "$@" "$data/$fit_set" "$data/$dev_set" "$lang" \
+    "$exp/ivectors_$fit_set" "$exp/ivectors_$dev_set" "$dir"
+  grep -v '^#' "$dir/log/train.log" | grep '^epoch' | tail -n 3 || true
+}
+
+if wanted 4 && $mono; then
+  announce 4 "monophones from a flat start, $mono_epochs epochs, and their alignment of $fit_set (log: $exp/mono/log)"
+  train_tdnn "$data/lang_mono" "$exp/mono" --num-epochs "$mono_epochs"
+  once.sh --also "$exp/mono/history.json" "$exp/mono/.done.average" pyser chain average --avg 1 "$exp/mono"
+  once.sh --also "$exp/mono/final.safetensors" "$exp/mono_ali/.done" $cmd "$exp/mono/log/align.log" \
+    pyser chain align --ivectors "$exp/ivectors_$fit_set" "$exp/mono" "$data/lang_mono" "$data/$fit_set" "$exp/mono_ali"
 fi
 
 if wanted 5; then
-  announce 5 "average the last $average epochs, decode $dev_set $test_sets"
+  announce 5 "train the TDNN-F with LF-MMI (log: $exp/tdnn/log/train.log)"
+  if $mono; then
+    train_tdnn "$data/lang" "$exp/tdnn" --init "$exp/mono" --ali-dir "$exp/mono_ali"
+  else
+    train_tdnn "$data/lang" "$exp/tdnn"
+  fi
+fi
+
+if wanted 6; then
+  announce 6 "average the last $average epochs, decode $dev_set $test_sets"
   once.sh --also "$exp/tdnn/history.json" "$exp/tdnn/.done.average" pyser chain average --avg "$average" "$exp/tdnn"
   cp "$mfcc_config" "$exp/tdnn/mfcc.conf"
   cp "$exp/ivectors_$dev_set/final.ie.id" "$exp/tdnn/final.ie.id"  # these two as Kaldi keeps them beside a network
   echo "--norm-means=false --norm-vars=false" > "$exp/tdnn/cmvn_opts"
+  new_lm=()
+  if [ -n "$rescore_lm_order" ]; then new_lm=(--lm "$data/lang/G.$rescore_lm_order.arpa"); fi
   for set in $dev_set $test_sets; do
-    once.sh --also "$exp/tdnn/final.safetensors" --also "$data/lang/HLG.safetensors" "$exp/tdnn/decode_$set/.done" \
-      $cmd "$exp/tdnn/log/decode_$set.log" pyser chain decode --ivectors "$exp/ivectors_$set" "$exp/tdnn" "$data/lang" "$data/$set" "$exp/tdnn/decode_$set"
-    echo "  $set: $(grep WER "$exp/tdnn/decode_$set/wer.txt")"
+    decoded=$exp/tdnn/decode_$set
+    once.sh --also "$exp/tdnn/final.safetensors" --also "$data/lang/HLG.safetensors" "$decoded/.done" \
+      $cmd "$exp/tdnn/log/decode_$set.log" pyser chain decode --nbest "$nbest" --ivectors "$exp/ivectors_$set" "$exp/tdnn" "$data/lang" \
+      "$data/$set" "$decoded"
+    echo "  $set: $(grep WER "$decoded/wer.txt")"
+    if [ "$nbest" -gt 0 ]; then  # scales are chosen on the development set
+      scales=()
+      if [ "$set" != "$dev_set" ]; then scales=(--scales-of "$exp/tdnn/rescore_$dev_set"); fi
+      once.sh --also "$decoded/nbest/words" --also "$exp/tdnn/rescore_$dev_set/scales.json" "$exp/tdnn/rescore_$set/.done" \
+        pyser chain rescore ${new_lm[@]+"${new_lm[@]}"} ${scales[@]+"${scales[@]}"} "$data/lang" "$decoded" "$exp/tdnn/rescore_$set"
+    fi
   done
 fi
-if wanted 5; then echo "$(date +%H:%M:%S) done; acoustic model in $exp/tdnn, extractor in $exp/ivector_extractor"; fi
+if wanted 6; then echo "$(date +%H:%M:%S) done; acoustic model in $exp/tdnn, extractor in $exp/ivector_extractor"; fi

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyser.chain.data import Batch
 from pyser.chain.graph import Graph
 from pyser.errors import PyserError
 from pyser.files import read_lines
@@ -60,9 +59,9 @@ def read_phones(path: str | Path, tokens: dict[str, int]) -> dict[str, PhoneTime
 
 
 class AlignedNumerators:
-    """The numerator graphs of a batch: each phone near its time (see SupervisionCompiler).
+    """Numerator graphs with each phone near its time (see SupervisionCompiler).
 
-    otherwise : gives the graphs of a batch's utterances without an alignment, or whose alignment has no path
+    otherwise : gives the graph of an utterance (and its transcript) without an alignment, or whose alignment has no path
     """
 
     def __init__(self, times: dict[str, PhoneTimes], compiler: SupervisionCompiler, otherwise: Callable[[str, str], Graph]):
@@ -70,9 +69,9 @@ class AlignedNumerators:
         self.room = MAX_ARCS
         self._cache: dict[tuple[str, int], Graph | None] = {}
 
-    def graphs(self, batch: Batch) -> list[Graph]:
-        """One for each utterance."""
-        rows = zip(batch.ids, batch.texts, batch.lengths.tolist(), strict=True)
+    def __call__(self, ids: Sequence[str], texts: Sequence[str], lengths: Sequence[int]) -> list[Graph]:
+        """One for each utterance of so many frames of the output."""
+        rows = zip(ids, texts, lengths, strict=True)
         return [self.compile(utterance, length) or self.otherwise(utterance, text) for utterance, text, length in rows]
 
     def compile(self, utterance: str, length: int) -> Graph | None:

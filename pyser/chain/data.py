@@ -5,19 +5,21 @@ from __future__ import annotations
 import warnings
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pyser.chain.graph import Graph
 from pyser.errors import Dropped, PyserError
 from pyser.kaldi.tables import load_mat
 
 VOLUMES = 0.125, 2.0  # utils/data/perturb_data_dir_volume.sh's
+Numerators = Callable[[Sequence[str], Sequence[str], Sequence[int]], list[Graph]]
 LOOKAHEAD = 3  # batches read in the background while the network computes
 
 
@@ -28,6 +30,7 @@ class Batch:
     feats : (N, T * subsampling + left + right context, feat_dim)
     ivectors : (N, ivector_dim), or None
     lengths : (N,) frames of output that belong to each utterance, the largest is T
+    graphs : the N numerators; empty where ChainData was given none
     """
 
     ids: list[str]
@@ -35,10 +38,11 @@ class Batch:
     feats: Tensor
     ivectors: Tensor | None
     lengths: Tensor
+    graphs: list[Graph] = field(default_factory=list)
 
     def to(self, device: torch.device) -> Batch:
         ivectors = None if self.ivectors is None else self.ivectors.to(device)
-        return Batch(self.ids, self.texts, self.feats.to(device), ivectors, self.lengths)
+        return Batch(self.ids, self.texts, self.feats.to(device), ivectors, self.lengths, self.graphs)
 
     def __str__(self) -> str:
         return f"utterances {self.ids[0]} … {self.ids[-1]}" if len(self.ids) > 1 else f"utterance {self.ids[0]}"
@@ -82,6 +86,7 @@ class ChainData:
 
     max_duration: seconds for each of `world_size` processes. They share every batch, this one takes its utterances number
     `rank`, `rank` + world_size … and pads them as the whole batch is; utterances fewer than processes are left out.
+    numerators: makes the graphs of utterances (ids, transcripts, frames of output), in the background like all else.
     perturb_volume: in training, each utterance is as if its samples had been multiplied by a number uniform in VOLUMES. Only
     for MFCCs with as many mel bins as cepstra and without energy (conf/mfcc_hires.conf), whose C0 this moves, and nothing
     else (but where a mel energy had been floored). Speeds are perturbed in the data directory.
@@ -97,10 +102,11 @@ class ChainData:
     rank: int = 0
     world_size: int = 1
     perturb_volume: bool = False
+    numerators: Numerators | None = None
 
     def whole(self) -> ChainData:
-        """The same batches in one process."""
-        return replace(self, rank=0, world_size=1, max_duration=self.max_duration * self.world_size)
+        """The same batches in one process, without graphs."""
+        return replace(self, rank=0, world_size=1, max_duration=self.max_duration * self.world_size, numerators=None)
 
     def _sampler(self, epoch: int) -> Any:
         from lhotse.dataset.sampling import DynamicBucketingSampler, SimpleCutSampler
@@ -159,12 +165,14 @@ class ChainData:
         lengths = [-(-(len(f) - s) // self.subsampling) for f, s in zip(feats, shifts, strict=True)]
         padded = [pad(f, self.left_context - s, span + s - len(f) + self.right_context)
                   for f, s in zip(feats, shifts, strict=True)]
+        ids, texts = [cut.id for cut in cuts], [text_of(cut) for cut in cuts]
         return Batch(
-            [cut.id for cut in cuts],
-            [text_of(cut) for cut in cuts],
+            ids,
+            texts,
             torch.from_numpy(np.stack(padded)),
             torch.from_numpy(np.stack(ivectors)) if ivectors else None,
             torch.tensor(lengths),
+            self.numerators(ids, texts, lengths) if self.numerators else [],
         )
 
 

@@ -17,7 +17,7 @@ from pyser.scoring.recogs import errs, recogs
 from pyser.scoring.wer import Errors, format_wer, score, word_errors
 
 Nbest = dict[str, list[Hypothesis]]  # utterance -> its hypotheses, at least one
-LM_SCALES = tuple(n / 10 for n in range(5, 21))  # Kaldi's LMWT of 7 to 17 for chain models, and a little beyond
+LM_SCALES = tuple(n / 10 for n in range(2, 21))  # Kaldi's LMWT of 7 to 17 for chain models, and what CTC models need
 PENALTIES = -0.5, 0.0, 0.5, 1.0  # Kaldi's word_ins_penalty
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pyser.chain.alignment import AlignedNumerators, read_phones
-from pyser.chain.data import Batch, ChainData, features_of, ivectors_of, select
+from pyser.chain.data import Batch, ChainData, Numerators, features_of, ivectors_of, select
 from pyser.chain.graph import Graph
 from pyser.chain.lfmmi import EXACT_BEAM, LfMmi, LfMmiConfig
 from pyser.chain.schedule import parse_schedule
@@ -27,7 +27,6 @@ from pyser.training.loop import Stats, TrainConfig, set_seed
 from pyser.training.loop import train as train_loop
 from pyser.training.ng_sgd import NgSgdConfig
 
-Numerators = Callable[[Batch], list[Graph]]
 CONSTRAIN_EVERY = 4  # steps between two orthonormal constraints of the linear factors on average, as in Kaldi
 WHITENING_BATCHES = 50  # enough frames for the covariance of the input
 
@@ -41,10 +40,10 @@ class ChainConfig:
     max_grad_norm, max_param_change and weight_decay.
     max_duration: seconds of speech in a batch, padding included, for each process. max_utt_duration: longer utterances are
     dropped. perturb_volume: see ChainData.
-    warmup: share of the training before the denominator enters (CTC until then; a flat start needs it). Of the chain
-    topology 0: a softmax in the denominator's place has it learn nothing but silence.
-    engine: native or k2, see LfMmi. leaky_hmm_coefficient: 0 for whole utterances on graphs with final states; Kaldi's
-    0.1 for chunks. output_beam: nats, of the k2 engine, see LfMmiConfig. num_threads: torch's.
+    warmup: of the CTC topology, the share of the training before the denominator enters, plain CTC until then: 0.1, or 1.
+    The chain topology would learn nothing but silence.
+    engine: native or k2 (without a leak), see LfMmi. leaky_hmm_coefficient: Kaldi's; with 0 paths begin at the denominator's
+    start and end in its final states. output_beam: nats, of the k2 engine, see LfMmiConfig. num_threads: torch's.
     """
 
     dim: int = 1024
@@ -66,12 +65,12 @@ class ChainConfig:
     max_utt_duration: float = 30.0
     max_dropped: float = 0.05
     perturb_volume: bool = False
-    warmup: float = 0.15
+    warmup: float = 0.0
     dropout_schedule: str = "0,0@0.20,0.5@0.50,0"
     xent_regularize: float = 0.1
     l2_regularize: float = 5e-5
     out_of_range_regularize: float = 0.01
-    leaky_hmm_coefficient: float = 0.0
+    leaky_hmm_coefficient: float = 0.1
     engine: str = "native"
     output_beam: float = EXACT_BEAM
     num_threads: int = 1
@@ -90,31 +89,26 @@ class ChainConfig:
 
 
 class ChainLoss:
-    """Forward pass and objective of one batch, for training (with warm-up and dropout schedule) or validation.
+    """Forward pass and objective of one batch, for training (with warm-up and dropout schedule) or validation."""
 
-    numerators, valid_numerators : the graphs of a batch's utterances
-    """
-
-    def __init__(self, lfmmi: LfMmi, numerators: Numerators, valid_numerators: Numerators, config: ChainConfig,
-                 device: torch.device):
-        self.lfmmi, self.numerators, self.valid_numerators = lfmmi, numerators, valid_numerators
-        self.config, self.device = config, device
+    def __init__(self, lfmmi: LfMmi, config: ChainConfig, device: torch.device):
+        self.lfmmi, self.config, self.device = lfmmi, config, device
         self.dropout = parse_schedule(config.dropout_schedule)
 
     def __call__(self, model: TdnnF, batch: Batch, progress: float) -> tuple[Tensor, Stats]:
         model.set_dropout(self.dropout(progress))
-        return self.loss(model, batch, self.numerators(batch), progress < self.config.warmup)
+        return self.loss(model, batch, progress < self.config.warmup)
 
-    def loss(self, model: TdnnF, batch: Batch, graphs: list[Graph], warm_up: bool = False) -> tuple[Tensor, Stats]:
+    def loss(self, model: TdnnF, batch: Batch, warm_up: bool = False) -> tuple[Tensor, Stats]:
         batch = batch.to(self.device)
         output, xent = model(batch.feats, batch.ivectors, subsampling=self.config.frame_subsampling_factor)
-        return self.lfmmi(output, xent, batch.lengths, graphs, warm_up)
+        return self.lfmmi(output, xent, batch.lengths, batch.graphs, warm_up)
 
     def validate(self, model: TdnnF, batches: Iterator[Batch]) -> Stats:
         """The full objective over a data set, per frame."""
         sums: Stats = {}
         for batch in batches:
-            loss, stats = self.loss(model, batch, self.valid_numerators(batch))
+            loss, stats = self.loss(model, batch)
             stats["loss"] = float(loss) * stats["weight"]
             sums = {name: sums.get(name, 0.0) + value for name, value in stats.items()}
         frames = max(sums.pop("weight", 0.0), 1.0)
@@ -155,7 +149,7 @@ def train(
     topology = load_topology(lang_dir)
     if config.warmup > 0 and not topology.ctc:
         raise PyserError(f"--warmup={config.warmup:g}: without the denominator a chain topology learns nothing but silence; "
-                         "take --warmup=0 (and --leaky-hmm-coefficient=0.1)")
+                         "take --warmup=0")
     den_graph, num_pdfs = load_denominator(lang_dir), topology.num_pdfs
     # Paths of the denominator begin and end anywhere with a leak, else at its start and in its final states.
     weights = normalization(den_graph) if config.leaky_hmm_coefficient > 0 else den_graph
@@ -170,11 +164,11 @@ def train(
         say(f"{name}: {line}")
         sets.append(cuts)
 
-    def transcripts(batch: Batch) -> list[Graph]:
-        return compiler.graphs(batch.ids, batch.texts)
+    def transcripts(ids: Sequence[str], texts: Sequence[str], lengths: Sequence[int]) -> list[Graph]:
+        return compiler.graphs(ids, texts)
 
     tokens = read_tokens(lang_dir)
-    numerators = transcripts
+    numerators: Numerators = transcripts
     if ali_dir is not None:
         aligned = AlignedNumerators(
             read_phones(Path(ali_dir) / "phones.ctm", tokens),
@@ -182,7 +176,7 @@ def train(
             lambda utterance, text: compiler.graphs([utterance], [text])[0],
         )
         say(check_coverage(sets[0], aligned, Path(ali_dir), config.max_dropped))
-        numerators = aligned.graphs
+        numerators = aligned
 
     set_seed(config.seed)
     feat_dim, ivector_dim = dimensions(sets[0][0])
@@ -192,8 +186,9 @@ def train(
     ))
     context = model.left_context  # as many frames on the right
     shape = (context, context, subsampling, config.max_duration, config.seed)
-    data = ChainData(sets[0], *shape, True, distributed.rank(), distributed.world_size(), config.perturb_volume)
-    valid = ChainData(sets[1], *shape, training=False)  # all of it in each process
+    data = ChainData(sets[0], *shape, True, distributed.rank(), distributed.world_size(), config.perturb_volume,
+                     numerators)
+    valid = ChainData(sets[1], *shape, training=False, numerators=transcripts)  # all of it in each process
     steps = data.steps()
     if distributed.rank() == 0:
         write_description(exp_dir, config, model.config, list(tokens))
@@ -210,7 +205,7 @@ def train(
     say(f"{len(data.cuts)} utterances, {sum(cut.duration for cut in data.cuts) / 3600:.2f} h, on {device}: "
           f"{config.num_epochs} epochs of {steps} steps"
         + (f", CTC for the first {100 * config.warmup:g}%" if config.warmup > 0 else ""))
-    loss = ChainLoss(lfmmi, numerators, transcripts, config, device)
+    loss = ChainLoss(lfmmi, config, device)
     return train_loop(
         model, data.batches, steps, loss, exp_dir, config.loop(),
         valid_fn=lambda trained: loss.validate(trained, valid.batches(0)), after_step=constrain_sometimes,

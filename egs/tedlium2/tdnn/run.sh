@@ -6,6 +6,13 @@ cd "$(dirname "$0")" || exit 1
 . ./cmd.sh
 corpus=db/TEDLIUM_release2
 train_set=train dev_set=dev test_sets=test
+# The release's own dictionary, and 150 million words of text for the language models: a trigram to decode with, of about
+# two million n-grams, and a 4-gram for the n-best lists.
+full_lexicon=true
+word_lm_min_counts=1,5,10
+rescore_lm_order=4
+rescore_min_counts=1,1,2,2
+mono_epochs=1
 
 prepare() {
   once.sh "$data/.done/prepare" pyser corpus prepare tedlium2 --max-dropped "$max_dropped" "$corpus" "$data"
