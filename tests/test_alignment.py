@@ -34,6 +34,10 @@ def test_times(tmp_path):
 ])
 def test_durations_fill_the_frames(frames, durations):
     assert PhoneTimes((1, 2, 3), (6, 15, 18)).durations(frames) == durations
+    doubled = None if durations is None else [2 * duration for duration in durations]
+    if frames >= 15:
+        assert PhoneTimes((1, 2, 3), (12, 30, 36)).durations(frames, speed=2.0) == durations
+        assert sum(PhoneTimes((1, 2, 3), (6, 15, 18)).durations(2 * frames, speed=0.5)) == sum(doubled)
 
 
 def paths(graph, frames):
@@ -56,7 +60,7 @@ def test_graphs_of_a_batch():
 
     times = {"u1": PhoneTimes((2, 3), (9, 18)), "short": PhoneTimes((1, 2, 3), (3, 6, 9))}
     aligned = AlignedNumerators(times, compiler, otherwise)
-    graphs = aligned(["u1", "u2", "short"], ["x", "y", "z"], [6, 5, 2])
+    graphs = aligned(["u1", "u2", "short"], ["x", "y", "z"], [6, 5, 2], [1.0, 1.0, 1.0])
     assert asked == [("u2", "y"), ("short", "z")]
     a, b = topology.pdfs[0, 2], topology.pdfs[0, 3]
     assert paths(graphs[0], 6) == {

@@ -23,11 +23,12 @@ class PhoneTimes:
     phones: tuple[int, ...]
     ends: tuple[int, ...]
 
-    def durations(self, frames: int) -> list[int] | None:
-        """Frames of each phone, such that their sum is `frames`: the last ones make room or fill up. None where there are
-        fewer frames than phones."""
+    def durations(self, frames: int, speed: float = 1.0) -> list[int] | None:
+        """Frames of each phone, played `speed` times as fast, such that their sum is `frames`: the last ones make room or
+        fill up. None where there are fewer frames than phones."""
         later = range(len(self.ends) - 1, -1, -1)
-        ends = [0, *(min(end, frames - phones) for end, phones in zip(self.ends[:-1], later, strict=False)), frames]
+        played = (round(end / speed) for end in self.ends[:-1])
+        ends = [0, *(min(end, frames - phones) for end, phones in zip(played, later, strict=False)), frames]
         durations = [end - start for start, end in zip(ends[:-1], ends[1:], strict=True)]
         return durations if min(durations) > 0 else None
 
@@ -67,21 +68,24 @@ class AlignedNumerators:
     def __init__(self, times: dict[str, PhoneTimes], compiler: SupervisionCompiler, otherwise: Callable[[str, str], Graph]):
         self.times, self.compiler, self.otherwise = times, compiler, otherwise
         self.room = MAX_ARCS
-        self._cache: dict[tuple[str, int], Graph | None] = {}
+        self._cache: dict[tuple[str, int, float], Graph | None] = {}
 
-    def __call__(self, ids: Sequence[str], texts: Sequence[str], lengths: Sequence[int]) -> list[Graph]:
-        """One for each utterance of so many frames of the output."""
-        rows = zip(ids, texts, lengths, strict=True)
-        return [self.compile(utterance, length) or self.otherwise(utterance, text) for utterance, text, length in rows]
+    def __call__(
+        self, ids: Sequence[str], texts: Sequence[str], lengths: Sequence[int], speeds: Sequence[float]
+    ) -> list[Graph]:
+        """One for each utterance of so many frames of the output at that speed."""
+        rows = zip(ids, texts, lengths, speeds, strict=True)
+        return [self.compile(utterance, length, speed) or self.otherwise(utterance, text)
+                for utterance, text, length, speed in rows]
 
-    def compile(self, utterance: str, length: int) -> Graph | None:
+    def compile(self, utterance: str, length: int, speed: float = 1.0) -> Graph | None:
         """Of `length` frames of the output; None where nothing fits."""
-        key = utterance, length
+        key = utterance, length, speed
         if key in self._cache:
             return self._cache[key]
         graph = None
         if utterance in self.times:
-            durations = self.times[utterance].durations(length * self.compiler.config.frame_subsampling_factor)
+            durations = self.times[utterance].durations(length * self.compiler.config.frame_subsampling_factor, speed)
             if durations is not None:
                 graph = self.compiler.compile(self.times[utterance].phones, durations)
         size = 1 if graph is None else len(graph.arcs)

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from pyser.chain.graph import Graph
+from pyser.chain.perturb import SpeedPerturber
 from pyser.errors import Dropped, PyserError
 from pyser.kaldi.tables import load_mat
 
 VOLUMES = 0.125, 2.0  # utils/data/perturb_data_dir_volume.sh's
-Numerators = Callable[[Sequence[str], Sequence[str], Sequence[int]], list[Graph]]
+Numerators = Callable[[Sequence[str], Sequence[str], Sequence[int], Sequence[float]], list[Graph]]
 LOOKAHEAD = 3  # batches read in the background while the network computes
 
 
@@ -86,10 +87,11 @@ class ChainData:
 
     max_duration: seconds for each of `world_size` processes. They share every batch, this one takes its utterances number
     `rank`, `rank` + world_size … and pads them as the whole batch is; utterances fewer than processes are left out.
-    numerators: makes the graphs of utterances (ids, transcripts, frames of output), in the background like all else.
+    numerators: makes the graphs of utterances (ids, transcripts, frames of output, speeds), in the background as all else.
+    speeds: in training, each utterance is played at one of its factors; the cuts' features and i-vectors are not read.
     perturb_volume: in training, each utterance is as if its samples had been multiplied by a number uniform in VOLUMES. Only
     for MFCCs with as many mel bins as cepstra and without energy (conf/mfcc_hires.conf), whose C0 this moves, and nothing
-    else (but where a mel energy had been floored). Speeds are perturbed in the data directory.
+    else (but where a mel energy had been floored). 
     """
 
     cuts: Any
@@ -103,6 +105,7 @@ class ChainData:
     world_size: int = 1
     perturb_volume: bool = False
     numerators: Numerators | None = None
+    speeds: SpeedPerturber | None = None
 
     def whole(self) -> ChainData:
         """The same batches in one process, without graphs."""
@@ -141,19 +144,22 @@ class ChainData:
                 yield pending.popleft().result()
 
     def _load(self, cuts: list[Any], epoch: int) -> Batch:
-        feats, shifts, ivectors = [], [], []
+        feats, shifts, ivectors, speeds = [], [], [], []
         span = 0
+        perturber = self.speeds if self.training else None
         for number, cut in enumerate(cuts):
             rng = np.random.default_rng([self.seed, epoch, zlib.crc32(cut.id.encode())])
             shift = min(int(rng.integers(self.subsampling)) if self.training else 0, cut.num_frames - 1)
-            span = max(span, -(-(cut.num_frames - shift) // self.subsampling) * self.subsampling)
+            speed = float(rng.choice(perturber.factors)) if perturber else 1.0
+            frames = perturber.most_frames(cut.num_frames, speed) if perturber else cut.num_frames
+            span = max(span, -(-(frames - shift) // self.subsampling) * self.subsampling)
             if number % self.world_size != self.rank:
                 continue
-            matrix = features_of(cut)
-            if len(matrix) != cut.num_frames:
+            matrix, rows = perturber(cut.id, speed) if perturber else (features_of(cut), ivectors_of(cut))
+            if not perturber and len(matrix) != cut.num_frames:
                 raise PyserError(f"{cut.id}: {len(matrix)} frames of features, {cut.num_frames} in utt2num_frames; mend it")
             shifts.append(shift)
-            rows = ivectors_of(cut)
+            speeds.append(speed)
             if rows is not None:
                 ivectors.append(rows[rng.integers(len(rows)) if self.training else len(rows) // 2])
             if self.training and self.perturb_volume:
@@ -172,7 +178,7 @@ class ChainData:
             torch.from_numpy(np.stack(padded)),
             torch.from_numpy(np.stack(ivectors)) if ivectors else None,
             torch.tensor(lengths),
-            self.numerators(ids, texts, lengths) if self.numerators else [],
+            self.numerators(ids, texts, lengths, speeds) if self.numerators else [],
         )
 
 

@@ -17,9 +17,13 @@ from pyser.chain.alignment import AlignedNumerators, read_phones
 from pyser.chain.data import Batch, ChainData, Numerators, features_of, ivectors_of, select
 from pyser.chain.graph import Graph
 from pyser.chain.lfmmi import EXACT_BEAM, LfMmi, LfMmiConfig
+from pyser.chain.perturb import SpeedPerturber
 from pyser.chain.schedule import parse_schedule
+from pyser.config import read_conf
 from pyser.errors import PyserError
+from pyser.features.mfcc import MfccConfig
 from pyser.files import read_json, write_json
+from pyser.ivector.directory import load_extractor
 from pyser.nn import model_io
 from pyser.nn.tdnnf import TdnnF, TdnnfConfig
 from pyser.training import checkpoints, distributed
@@ -39,7 +43,8 @@ class ChainConfig:
     chunks. l2_regularize_factor: of the layers' l2-regularize, with ng-sgd. See TrainConfig for precision, start_epoch,
     max_grad_norm, max_param_change and weight_decay.
     max_duration: seconds of speech in a batch, padding included, for each process. max_utt_duration: longer utterances are
-    dropped. perturb_volume: see ChainData.
+    dropped. perturb_volume: see ChainData. perturb_speed: factors (0.9,1.0,1.1), one of which each utterance gets in each
+    epoch; features and i-vectors are then computed from its audio, see SpeedPerturber. Instead of a perturbed directory.
     warmup: of the CTC topology, the share of the training before the denominator enters, plain CTC until then: 0.1, or 1.
     The chain topology would learn nothing but silence.
     engine: native or k2 (without a leak), see LfMmi. leaky_hmm_coefficient: Kaldi's; with 0 paths begin at the denominator's
@@ -65,6 +70,7 @@ class ChainConfig:
     max_utt_duration: float = 30.0
     max_dropped: float = 0.05
     perturb_volume: bool = False
+    perturb_speed: tuple[float, ...] = ()
     warmup: float = 0.0
     dropout_schedule: str = "0,0@0.20,0.5@0.50,0"
     xent_regularize: float = 0.1
@@ -125,11 +131,14 @@ def train(
     config: ChainConfig,
     ali_dir: str | Path | None = None,
     init: str | Path | None = None,
+    mfcc_config: str | Path | None = None,
+    extractor: str | Path | None = None,
 ) -> list[dict[str, float]]:
     """Train on `data_dir` (feats.scp, text) with the graphs of `lang_dir`; returns one row of figures per epoch.
 
     ali_dir : an alignment of data_dir (phones.ctm), near which the phones of the numerators are kept; without it, and in
         validation, a numerator is all ways to say the transcript
+    mfcc_config, extractor : for config.perturb_speed, what data_dir's features and i-vectors were made with
     init : another training's exp_dir; the network begins with its layers, but for those of another size
 
     Writes exp_dir/config.json, epoch-N.pt, best-valid-loss.pt and history.json; goes on where an interrupted run stopped.
@@ -164,7 +173,7 @@ def train(
         say(f"{name}: {line}")
         sets.append(cuts)
 
-    def transcripts(ids: Sequence[str], texts: Sequence[str], lengths: Sequence[int]) -> list[Graph]:
+    def transcripts(ids: Sequence[str], texts: Sequence[str], *_: Sequence[float]) -> list[Graph]:
         return compiler.graphs(ids, texts)
 
     tokens = read_tokens(lang_dir)
@@ -187,7 +196,7 @@ def train(
     context = model.left_context  # as many frames on the right
     shape = (context, context, subsampling, config.max_duration, config.seed)
     data = ChainData(sets[0], *shape, True, distributed.rank(), distributed.world_size(), config.perturb_volume,
-                     numerators)
+                     numerators, perturber(data_dir, config, mfcc_config, extractor, ivector_dir))
     valid = ChainData(sets[1], *shape, training=False, numerators=transcripts)  # all of it in each process
     steps = data.steps()
     if distributed.rank() == 0:
@@ -225,6 +234,19 @@ def take_layers(model: TdnnF, exp_dir: Path) -> str:
     new = sorted({name.rpartition(".")[0] for name in ours.keys() - taken.keys()})
     model.load_state_dict(ours | taken)
     return f"{exp_dir}: {len(taken)} of {len(ours)} tensors taken, new: {', '.join(new) or 'none'}"
+
+
+def perturber(
+    data_dir: str | Path, config: ChainConfig, mfcc_config: str | Path | None, extractor: str | Path | None,
+    ivector_dir: str | Path | None,
+) -> SpeedPerturber | None:
+    """What config.perturb_speed asks for."""
+    if not config.perturb_speed:
+        return None
+    if mfcc_config is None or (extractor is None and ivector_dir is not None):
+        raise PyserError("--perturb-speed computes features and i-vectors: give --mfcc-config and --extractor")
+    found = load_extractor(extractor) if extractor is not None and ivector_dir is not None else None
+    return SpeedPerturber(Path(data_dir), config.perturb_speed, read_conf(mfcc_config, MfccConfig), found)
 
 
 def check_coverage(cuts: Any, aligned: AlignedNumerators, ali_dir: Path, max_dropped: float) -> str:

@@ -21,6 +21,8 @@ def group() -> None:
 @click.option("--world-size", type=int, default=1, show_default=True, help="processes, where torchrun starts none")
 @click.option("--num-threads", type=int, help="overrides the conf file")
 @click.option("--ali-dir", help="phones.ctm of DATA_DIR (pyser chain align): phones are learnt near these times")
+@click.option("--mfcc-config", help="for --perturb-speed of the conf file")
+@click.option("--extractor", help="of DATA_DIR's i-vectors, for --perturb-speed")
 @click.option("--init", metavar="EXP_DIR", help="begin with the layers of this model, but for those of another size")
 @click.argument("data_dir")
 @click.argument("valid_data_dir")
@@ -30,9 +32,9 @@ def group() -> None:
 @click.argument("exp_dir")
 def train(
     conf: str | None, seed: int | None, num_epochs: int | None, start_epoch: int | None, max_duration: float | None,
-    world_size: int, num_threads: int | None, ali_dir: str | None,
-    init: str | None, data_dir: str, valid_data_dir: str, lang_dir: str, ivector_dir: str,
-    valid_ivector_dir: str, exp_dir: str,
+    world_size: int, num_threads: int | None, ali_dir: str | None, mfcc_config: str | None, extractor: str | None,
+    init: str | None, data_dir: str, valid_data_dir: str, lang_dir: str, ivector_dir: str, valid_ivector_dir: str,
+    exp_dir: str,
 ) -> None:
     """Train on DATA_DIR, validate on VALID_DATA_DIR; a broken-off run goes on after its last epoch.
 
@@ -46,7 +48,8 @@ def train(
     config = read_conf(conf, ChainConfig, seed=seed, num_epochs=num_epochs, start_epoch=start_epoch,
                        max_duration=max_duration, num_threads=num_threads)
     ivector_dirs = none(ivector_dir), none(valid_ivector_dir)
-    launch(run, world_size, data_dir, valid_data_dir, lang_dir, *ivector_dirs, exp_dir, config, ali_dir, init)
+    launch(run, world_size, data_dir, valid_data_dir, lang_dir, *ivector_dirs, exp_dir, config, ali_dir, init, mfcc_config,
+           extractor)
 
 
 @group.command()

@@ -26,6 +26,7 @@ import numpy as np
 from pyser.errors import PyserError
 from pyser.kaldi.maps import read_map
 from pyser.kaldi.resample import resample
+from pyser.kaldi.segments import Segment
 from pyser.kaldi.specifier import Rspecifier
 from pyser.kaldi.stream import Stream, open_input, split_offset
 from pyser.kaldi.tables import read_key
@@ -126,13 +127,33 @@ def load_audio(entry: str, sample_rate: int = 16000, allow_pipes: bool = False) 
     return resample(samples, Fraction(sample_rate, rate).limit_denominator(5000))
 
 
-def read_file(file: str | io.BytesIO, name: str, channel: int | None = -1) -> tuple[np.ndarray, int]:
-    """One channel (as `read_audio` has them) (T,) in int16 scale and the sample rate of an audio file; PyserError names it
-    when it is bad."""
+def read_part(entry: str, part: Segment, channel: int) -> tuple[np.ndarray, int]:
+    """`part` of the recording of a wav.scp entry, as `read_audio` has it. Of a plain file no more than that is read."""
+    import soundfile
+
+    if Source(entry) != parse_entry(entry) or not Path(entry).is_file():
+        samples, rate = read_audio(entry, channel)
+        return part.cut(samples, rate), rate
+    try:
+        info = soundfile.info(entry)
+    except (soundfile.SoundFileError, OSError):
+        info = None  # read_file says what is wrong
+    if info is None:
+        return read_file(entry, entry, channel)
+    start, end = (int(seconds * info.samplerate + 0.5) for seconds in part.within(info.frames, info.samplerate))
+    return read_file(entry, entry, channel, start, end)
+
+
+def read_file(
+    file: str | io.BytesIO, name: str, channel: int | None = -1, start: int = 0, stop: int | None = None
+) -> tuple[np.ndarray, int]:
+    """One channel (as `read_audio` has them) (T,) in int16 scale and the sample rate of an audio file, samples `start` to
+    `stop` of it; PyserError names it when it is bad."""
     import soundfile
 
     try:
-        samples, rate = soundfile.read(os.fsencode(file) if isinstance(file, str) else file, dtype="float32", always_2d=True)
+        samples, rate = soundfile.read(os.fsencode(file) if isinstance(file, str) else file, dtype="float32", always_2d=True,
+                                       start=start, stop=stop)
     except (soundfile.SoundFileError, OSError, TypeError) as error:
         if isinstance(file, str) and not Path(file).exists():
             raise PyserError(f"{name}: no such audio file; check wav.scp") from None
