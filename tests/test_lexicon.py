@@ -84,6 +84,17 @@ def test_make_dict_counts_oov_words_and_folds_case(corpus):
     ]
 
 
+def test_whole_source_in_the_transcripts_case(corpus):
+    (corpus / "train/text").write_text("u1 HELLO\nu2 XYZZY HELLO\n")
+    line = make_dict(str(corpus / "lexicon.txt"), [corpus / "train"], corpus / "dict", max_oov=0.5, whole=True)
+    assert line.endswith(f"-> <UNK>: XYZZY; 3 words with the rest of {corpus}/lexicon.txt")
+    lexicon = read_lexicon(corpus / "dict/lexicon.txt")
+    assert lexicon.keys() == {"!SIL", "<UNK>", "HELLO", "THE", "BILL"} and lexicon["THE"] == [("DH", "AH"), ("DH", "IY")]
+    (corpus / "train/text").write_text("u1 hello THE\n")
+    make_dict(str(corpus / "lexicon.txt"), [corpus / "train"], corpus / "dict", whole=True)
+    assert read_lexicon(corpus / "dict/lexicon.txt").keys() == {"!SIL", "<UNK>", "hello", "THE", "the", "Bill", "bill"}
+
+
 def test_max_oov_names_the_words(corpus):
     with pytest.raises(PyserError, match=r"3 of 10 running words\) -> <UNK>: zork xyzzy: more than --max-oov 29%"):
         make(corpus, max_oov=0.29)

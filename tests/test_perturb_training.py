@@ -112,7 +112,8 @@ def test_train(spoken, toy, tmp_path):  # noqa: F811
     conf = tmp_path / "tdnn.conf"
     conf.write_text(write_conf(replace(CONFIG, num_epochs=1, perturb_speed=(0.9, 1.0, 1.1))))
     (tmp_path / "mfcc.conf").write_text(write_conf(MFCC))
-    words = ["chain", "train", "--conf", conf, "--mfcc-config", tmp_path / "mfcc.conf", spoken, spoken, toy / "lang", "-", "-"]
+    words = ["chain", "train", "--conf", conf, "--mfcc-config", tmp_path / "mfcc.conf"]
+    words += [spoken, spoken, toy / "lang", "-", "-"]
     result = CliRunner().invoke(cli, [*map(str, words), str(tmp_path / "exp")], catch_exceptions=False)
     assert result.exit_code == 0 and (tmp_path / "exp/epoch-1.pt").exists()
     result = CliRunner().invoke(cli, [*map(str, words[:4] + words[6:]), str(tmp_path / "other")])

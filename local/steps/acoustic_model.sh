@@ -24,7 +24,7 @@ word_lm_order=3
 word_lm_min_counts=${word_lm_min_counts:-}  # of each order, how often an n-gram must occur: 1,1,2
 rescore_lm_order=${rescore_lm_order:-}      # of a larger word LM for the n-best lists; none: that of the decoding graph
 rescore_min_counts=${rescore_min_counts:-}
-full_lexicon=${full_lexicon:-false}   # all words of the lexicon can be recognised, not only those of the training transcripts
+whole_lexicon=${whole_lexicon:-false}  # words that the training transcripts lack can be recognised; otherwise each is an error
 nbest=100            # hypotheses for the choice of scales and the larger LM; 0 where k2 is not installed
 average=2            # epochs averaged into the final model
 max_dropped=5%
@@ -79,16 +79,12 @@ if [ "$topology $context" = "chain biphone" ]; then mono=true; fi
 
 if wanted 3; then
   announce 3 "lang: lexicon, phone LM (order $phone_lm_order), word LM (order $word_lm_order), decoding graph"
-  if $full_lexicon; then
-    dict=$(dirname "$lexicon")
-  else  # held-out words that training lacks count as errors
-    dict=$data/dict
-    once.sh "$data/.done/lexicon" pyser lang lexicon --source "$lexicon" --max-oov "$max_oov" "$data/$train_set" "$dict"
-  fi
+  once.sh "$data/.done/lexicon" pyser lang lexicon --source "$lexicon" $(if $whole_lexicon; then echo --whole; fi) --max-oov "$max_oov" \
+    "$data/$train_set" "$data/dict"
   topo_options=()
   if $mono; then topo_options=(--tie "$data/$train_set" --min-biphone-count "$min_biphone_count"); fi
   for lang in lang $(if $mono; then echo lang_mono; fi); do
-    once.sh "$data/.done/$lang" pyser lang prepare --share-silence-phones "$dict" "$data/$lang"
+    once.sh "$data/.done/$lang" pyser lang prepare --share-silence-phones "$data/dict" "$data/$lang"
     once.sh "$data/.done/$lang.phone_lm" pyser lang phone-lm --order "$phone_lm_order" "$data/$lang" "$data/$train_set"
   done
   once.sh --also "$data/.done/lang" "$data/.done/topo" \

@@ -15,13 +15,14 @@ def group() -> None:
 @group.command()
 @click.option("--source", default="cmudict", show_default=True, help="a lexicon file, or cmudict")
 @click.option("--max-oov", type=Share(), default="5%", show_default=True, help="running words without pronunciation")
+@click.option("--whole", is_flag=True, help="all other words of the source too")
 @click.argument("data_dirs", nargs=-1, required=True)
 @click.argument("dict_dir")
-def lexicon(source: str, max_oov: float, data_dirs: tuple[str, ...], dict_dir: str) -> None:
+def lexicon(source: str, max_oov: float, whole: bool, data_dirs: tuple[str, ...], dict_dir: str) -> None:
     """DICT_DIR/lexicon.txt for the words of DATA_DIRS."""
     from pyser.lang.lexicon import make_dict
 
-    print(make_dict(source, data_dirs, dict_dir, max_oov))
+    print(make_dict(source, data_dirs, dict_dir, max_oov, whole))
 
 
 @group.command()

@@ -59,11 +59,14 @@ def words_of(data_dirs: Iterable[str | Path]) -> Counter[str]:
                    for word in text.split())
 
 
-def make_dict(source: str, data_dirs: Iterable[str | Path], out_dir: str | Path, max_oov: float = 0.05) -> str:
+def make_dict(
+    source: str, data_dirs: Iterable[str | Path], out_dir: str | Path, max_oov: float = 0.05, whole: bool = False
+) -> str:
     """Write out_dir/lexicon.txt: the transcripts' words with their pronunciations, !SIL and <UNK>; return a line about
     words without one, which are trained and scored as <UNK>.
 
     source : a lexicon file, or "cmudict". Words are looked up as they are, then regardless of case.
+    whole : all other words of the source too, in capitals (small letters) where the transcripts are in such
     PyserError when the words without pronunciation are more than the share `max_oov` of all running words.
     """
     words = words_of(data_dirs)
@@ -85,5 +88,10 @@ def make_dict(source: str, data_dirs: Iterable[str | Path], out_dir: str | Path,
         line += f" -> {UNKNOWN_WORD}: {' '.join(word for word, _ in missing.most_common(10))}"
     if lost > max_oov * tokens:
         raise PyserError(f"{line}: more than --max-oov {100 * max_oov:g}%; add them to the lexicon or raise it")
+    if whole:
+        case = next((case for case in (str.upper, str.lower) if all(word == case(word) for word in words)), str)
+        for word, entry in full.items():
+            lexicon.setdefault(case(word), entry)
+        line += f"; {len(lexicon) - 2} words with the rest of {source}"
     write_lexicon(Path(out_dir) / "lexicon.txt", lexicon)
     return line
