@@ -151,7 +151,17 @@ def test_biphones_from_an_alignment(toy, tmp_path):
     lists = toy / "train/iv", toy / "test/iv"
     conf, sets = tmp_path / "tdnn.conf", (toy / "train", toy / "test")
     command("lang", "topo", mono)
-    command("chain", "train", "--conf", conf, *sets, mono, *lists, tmp_path / "exp_mono")
+    command("chain", "align-equal", mono, toy / "train", tmp_path / "equal")
+    first = [line.split() for line in (tmp_path / "equal/phones.ctm").read_text().splitlines() if "s000-u000 " in line]
+    (_, *text), (_, frames) = ((toy / "train" / name).read_text().splitlines()[0].split() for name in ("text", "utt2num_frames"))
+    assert [row[4] for row in first] == ["SIL", *(p for word in text for p in LEXICON[word].split()), "SIL"]
+    assert sum(float(row[3]) for row in first) == pytest.approx(int(frames) / 100)
+    lengths = {row[3] for row in first}
+    assert len(lengths) <= 2 and max(map(float, lengths)) - min(map(float, lengths)) < 0.011
+    even = "--num-epochs", 1, "--ali-dir", tmp_path / "equal"
+    command("chain", "train", "--conf", conf, *even, *sets, mono, *lists, tmp_path / "exp_even")
+    command("chain", "average", tmp_path / "exp_even")
+    command("chain", "train", "--conf", conf, "--init", tmp_path / "exp_even", *sets, mono, *lists, tmp_path / "exp_mono")
     command("chain", "average", tmp_path / "exp_mono")
     command("chain", "align", "--ivectors", toy / "train/iv", tmp_path / "exp_mono", mono, toy / "train", tmp_path / "ali")
     said = command("lang", "topo", "--context", "biphone", "--tie", toy / "train", "--min-biphone-count", 20, tied)

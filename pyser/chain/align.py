@@ -13,6 +13,7 @@ from pyser.chain.graph import Graph
 from pyser.chain.outputs import AcousticModel
 from pyser.errors import Dropped, PyserError
 from pyser.files import write_text
+from pyser.kaldi.manifests import read_cuts
 from pyser.kaldi.tables import INTEGERS, TableWriter
 from pyser.lang.denominator import expand
 from pyser.lang.lang import read_tokens
@@ -151,4 +152,24 @@ def align(
         line = dropped.finish(total)
     for name, lines in ctm.items():
         write_text(out_dir / f"{name}.ctm", "\n".join([*lines, ""]))
+    return line
+
+
+def align_equal(lang_dir: str | Path, data_dir: str | Path, out_dir: str | Path, max_dropped: float = 0.05) -> str:
+    """Write a phones.ctm that spreads each transcript's phones evenly over its utterance, silence at both ends, for a flat
+    start (Kaldi's align-equal, and first pronunciations only); returns a line about it."""
+    lexicon = read_lexicon(Path(lang_dir) / "lexicon.txt")
+    dropped, total, lines = Dropped(f"align equal {data_dir}", max_dropped), 0, []
+    for cut in read_cuts(data_dir):
+        total += 1
+        words = text_of(cut).split()
+        phones = [SILENCE, *(phone for word in words for phone in (lexicon.get(word) or lexicon[UNKNOWN_WORD])[0]), SILENCE]
+        ends = [n * cut.num_frames // len(phones) for n in range(len(phones) + 1)]
+        if not words or cut.num_frames < len(phones):
+            dropped.add(cut.id, "too short for their phones" if words else "without words")
+            continue
+        lines += [f"{cut.id} 1 {start * FRAME_SHIFT:.2f} {(end - start) * FRAME_SHIFT:.2f} {phone}"
+                  for phone, start, end in zip(phones, ends[:-1], ends[1:], strict=True)]
+    line = dropped.finish(total)
+    write_text(Path(out_dir) / "phones.ctm", "\n".join([*lines, ""]))
     return line

@@ -142,5 +142,17 @@ def align(ivectors: str | None, max_dropped: float, exp_dir: str, lang_dir: str,
     print(run(exp_dir, lang_dir, data_dir, ivectors, out_dir, max_dropped))
 
 
+@group.command("align-equal")
+@click.option("--max-dropped", type=options.Share(), default="5%", show_default=True, help="utterances that do not fit")
+@click.argument("lang_dir")
+@click.argument("data_dir")
+@click.argument("out_dir")
+def align_equal(max_dropped: float, lang_dir: str, data_dir: str, out_dir: str) -> None:
+    """phones.ctm with the phones of each transcript spread evenly: where a flat start begins."""
+    from pyser.chain.align import align_equal as run
+
+    print(run(lang_dir, data_dir, out_dir, max_dropped))
+
+
 def none(directory: str) -> str | None:
     return None if directory == "-" else directory
