@@ -153,7 +153,8 @@ def test_biphones_from_an_alignment(toy, tmp_path):
     command("lang", "topo", mono)
     command("chain", "align-equal", mono, toy / "train", tmp_path / "equal")
     first = [line.split() for line in (tmp_path / "equal/phones.ctm").read_text().splitlines() if "s000-u000 " in line]
-    (_, *text), (_, frames) = ((toy / "train" / name).read_text().splitlines()[0].split() for name in ("text", "utt2num_frames"))
+    lists_of = ((toy / "train" / name).read_text().splitlines()[0].split() for name in ("text", "utt2num_frames"))
+    (_, *text), (_, frames) = lists_of
     assert [row[4] for row in first] == ["SIL", *(p for word in text for p in LEXICON[word].split()), "SIL"]
     assert sum(float(row[3]) for row in first) == pytest.approx(int(frames) / 100)
     lengths = {row[3] for row in first}
