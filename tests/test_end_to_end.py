@@ -22,7 +22,6 @@ TDNN = """--dim=48
 --lr-initial=1e-2
 --lr-final=1e-3
 --max-duration=15
---warmup=0.3
 --dropout-schedule=0,0@0.20,0.1@0.50,0
 """
 SER = "--hidden-dim=32\n--num-epochs=12\n--lr-initial=3e-3\n--batch-frames=256\n"
@@ -50,7 +49,7 @@ def acoustic(work):
     (work / "tdnn.conf").write_text(TDNN)
     options = ["--train", train, "--dev", dev, "--test", test, "--lexicon", work / "lexicon.txt", "--data", work / "data",
                "--exp", work / "exp", "--tdnn-config", work / "tdnn.conf", "--num-gauss", 4, "--ivector-dim", 5,
-               "--ivector-iters", 2, "--word-lm-order", 2, "--nj", 2]
+               "--ivector-iters", 2, "--word-lm-order", 2, "--min-biphone-count", 10, "--nj", 2]
     return options, recipe("kaldi_dir/tdnn/run.sh", *options)
 
 

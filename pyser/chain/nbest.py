@@ -83,7 +83,7 @@ def nbest(lattice: Lattice, num: int, beam: float) -> list[tuple[list[int], floa
         now = token
         for frame in range(len(frames) - 1, -1, -1):
             path[frame], now = back[frame][0][now], back[frame][1][now]
-        words = [word for arc in path for word in lattice.words[arc]]
+        words = [word for arc in path.tolist() for word in lattice.words[arc]]
         found.append((words, float(score[token]), path))
     return found
 
