@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
 import sys
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +63,28 @@ def read_lines(path: str | Path) -> list[str]:
         raise PyserError(f"{path}: no such file; run the earlier stages first") from None
     except UnicodeDecodeError as error:
         raise PyserError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); convert it with iconv") from None
+
+
+def text_lines(path: str | Path) -> Iterator[str]:
+    """Lines of a text in UTF-8, which may be .gz, one after the other: for files too large to hold."""
+    with unpacked(path) as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                yield line.decode()
+            except UnicodeDecodeError:
+                raise PyserError(f"{path}:{number}: not UTF-8; convert it with iconv") from None
+
+
+@contextmanager
+def unpacked(path: str | Path) -> Iterator[BufferedIOBase]:
+    """A file's bytes, those inside if it is .gz."""
+    try:
+        with gzip.open(path) if Path(path).suffix == ".gz" else open(path, "rb") as stream:
+            yield stream
+    except FileNotFoundError:
+        raise PyserError(f"{path}: no such file") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise PyserError(f"{path}: not a whole gzip file ({error}); get it again") from None
 
 
 def read_json(path: str | Path, *needed: str) -> dict[str, Any]:

@@ -13,15 +13,13 @@ from pyser.chain.graph import Graph
 from pyser.chain.outputs import AcousticModel
 from pyser.errors import Dropped, PyserError
 from pyser.files import write_text
-from pyser.kaldi.manifests import read_cuts
+from pyser.kaldi.manifests import FRAME_SHIFT, read_cuts
 from pyser.kaldi.tables import INTEGERS, TableWriter
 from pyser.lang.denominator import expand
 from pyser.lang.lang import read_tokens
 from pyser.lang.lexicon import SILENCE, UNKNOWN_WORD, Lexicon, read_lexicon
 from pyser.lang.numerator import phone_acceptor
 from pyser.lang.topology import Topology, load_topology
-
-FRAME_SHIFT = 0.01  # seconds, of the input
 
 
 @dataclass(frozen=True)

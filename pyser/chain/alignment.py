@@ -10,9 +10,9 @@ from pathlib import Path
 from pyser.chain.graph import Graph
 from pyser.errors import PyserError
 from pyser.files import read_lines
+from pyser.kaldi.manifests import FRAME_SHIFT
 from pyser.lang.supervision import SupervisionCompiler
 
-FRAME_SHIFT = 0.01  # seconds, of the input
 MAX_ARCS = 20_000_000  # of the graphs kept for the epochs to come, 20 bytes each
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-MAX_TOKENS = 4_000  # alive at a frame; more cost time and hardly change a list of 100
+MAX_TOKENS = 4_000  # alive at a frame; bounds the time
 
 
 @dataclass(frozen=True)

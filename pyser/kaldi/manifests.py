@@ -17,7 +17,7 @@ from pyser.kaldi.segments import BadSegment, Segment
 from pyser.kaldi.tables import read_scp
 from pyser.kaldi.wav import parse_entry
 
-FRAME_SHIFT = 0.01
+FRAME_SHIFT = 0.01  # seconds
 CUSTOM = {"utt2emo": "emotion", "utt2avd": "avd", "utt2uniq": "uniq"}  # list -> key of supervision.custom
 GENDERS = {"male": "m", "female": "f", "m": "m", "f": "f"}
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pyser.errors import PyserError
+from pyser.files import text_lines
 from pyser.lang.lexicon import UNKNOWN_WORD
 from pyser.lang.ngram import BOS, EOS, Gram
 
@@ -49,7 +49,7 @@ class _Model:
 
 def _read(path: Path, sentences: Sequence[Gram]) -> _Model:
     """The model's n-grams that stand in the sentences."""
-    lines = _lines(path)
+    lines = (line.rstrip("\n") for line in text_lines(path))
     sizes = []
     for line in lines:
         if line.startswith("ngram "):
@@ -84,14 +84,3 @@ def _read(path: Path, sentences: Sequence[Gram]) -> _Model:
         except ValueError:
             raise PyserError(f"{path}: '{line[:60]}' is no line of a {order}-gram; get the file again") from None
     raise PyserError(f"{path}: the file has no end (\\end\\); get it again")
-
-
-def _lines(path: Path) -> Iterator[str]:
-    try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8") as stream:
-            for line in stream:
-                yield line.rstrip("\n")
-    except FileNotFoundError:
-        raise PyserError(f"{path}: no such file") from None
-    except (EOFError, gzip.BadGzipFile, UnicodeDecodeError) as error:
-        raise PyserError(f"{path}: not a whole ARPA file ({error}); get it again") from None

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
 import shutil
-import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from io import BufferedIOBase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyser.errors import PyserError
-from pyser.files import atomic, read_lines, silent_stderr, write_text, write_torch
+from pyser.files import atomic, read_lines, silent_stderr, text_lines, unpacked, write_text, write_torch
 from pyser.kaldi.tables import read_table
 from pyser.lang.hlg import hmm
 from pyser.lang.lang import EPSILON, import_k2, read_symbols, read_tokens
@@ -31,7 +27,7 @@ if TYPE_CHECKING:
 def transcripts(source: str | Path) -> Iterator[list[str]]:
     """Sentences of a data directory's text, or of a text file (may be .gz) with one sentence a line, without <s> and </s>."""
     source = Path(source)
-    for line in read_table(source / "text").values() if source.is_dir() else _text_lines(source):
+    for line in read_table(source / "text").values() if source.is_dir() else text_lines(source):
         if words := [word for word in line.split() if word not in (BOS, EOS)]:
             yield words
 
@@ -170,28 +166,8 @@ def word_lm(
 
 def _copy_text(source: str | Path, target: Path) -> None:
     """Unpacked if it is gzip."""
-    with atomic(target) as temporary, _unpacked(source) as stream, open(temporary, "wb") as copy:
+    with atomic(target) as temporary, unpacked(source) as stream, open(temporary, "wb") as copy:
         shutil.copyfileobj(stream, copy)
-
-
-def _text_lines(path: Path) -> Iterator[str]:
-    with _unpacked(path) as stream:
-        for number, line in enumerate(stream, start=1):
-            try:
-                yield line.decode()
-            except UnicodeDecodeError:
-                raise PyserError(f"{path}:{number}: not UTF-8; convert it with iconv") from None
-
-
-@contextmanager
-def _unpacked(path: str | Path) -> Iterator[BufferedIOBase]:
-    try:
-        with gzip.open(path) if Path(path).suffix == ".gz" else open(path, "rb") as stream:
-            yield stream
-    except FileNotFoundError:
-        raise PyserError(f"{path}: no such file") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise PyserError(f"{path}: not a whole gzip file ({error}); get it again") from None
 
 
 def decoding_graph(lang_dir: str | Path) -> str:
