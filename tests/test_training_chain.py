@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -10,11 +11,13 @@ import torch
 from click.testing import CliRunner
 from test_chain import CONFIG, data_of, run, toy  # noqa: F401  (skipped where test_chain is)
 
+from pyser.chain.align import align_equal
 from pyser.chain.data import scale_volume
-from pyser.chain.train import ChainConfig
+from pyser.chain.train import ChainConfig, train
 from pyser.cli import cli
 from pyser.config import write_conf
 from pyser.features.mfcc import MfccConfig, mfcc
+from pyser.lang import lang
 from pyser.training import checkpoints
 
 
@@ -80,3 +83,22 @@ def test_volume_moves_c0_alone(toy):  # noqa: F811
     valid = data_of(toy, training=False)
     assert torch.equal(next(type(valid)(**{**vars(valid), "perturb_volume": True}).batches(0)).feats,
                        next(valid.batches(0)).feats)
+
+
+def test_free_after_the_alignment(toy, tmp_path):  # noqa: F811
+    """The first epoch near an alignment and then as without one, which goes on after that epoch."""
+    shutil.copytree(toy / "lang", tmp_path / "lang")
+    lang.topo(tmp_path / "lang", "chain", "mono")
+    align_equal(tmp_path / "lang", toy / "train", tmp_path / "ali")
+    lists = toy / "train", toy / "test", tmp_path / "lang", toy / "train/iv", toy / "test/iv"
+
+    def rows(exp, ali_epochs, ali_dir):
+        config = config_of(num_epochs=2, warmup=0.0, leaky_hmm_coefficient=0.1, ali_epochs=ali_epochs)
+        train(*lists, tmp_path / exp, config, ali_dir)
+        return curve(tmp_path / exp)
+
+    near, freed = rows("near", 0, tmp_path / "ali"), rows("freed", 1, tmp_path / "ali")
+    assert freed[0] == near[0] and freed[1] != near[1]
+    (tmp_path / "without").mkdir()
+    shutil.copy(tmp_path / "near/epoch-1.pt", tmp_path / "without")
+    assert rows("without", 0, None) == freed

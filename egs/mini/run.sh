@@ -30,7 +30,7 @@ if wanted 1; then
   "$PYSER_ROOT/egs/tedlium2/tdnn/run.sh" --corpus "$mini/corpus/TEDLIUM_release2" --data "$mini/data/tedlium2" \
     --exp "$mini/exp/tedlium2" --tdnn-config "$mini/conf/tdnn.conf" --num-gauss 64 --ivector-dim 30 --ivector-iters 5 \
     --word-lm-order 2 --word-lm-min-counts 1,1 \
-    --rescore-lm-order 3 --rescore-min-counts 1,1,1 --min-biphone-count 200 --nj "$nj" --cmd "$cmd"
+    --rescore-lm-order 3 --rescore-min-counts 1,1,1 --min-biphone-count 200 --mono-epochs 5 --nj "$nj" --cmd "$cmd"
 fi
 if wanted 2; then
   echo "== mini 2: emotion from the bottleneck of the acoustic model, egs/iemocap/tdnn/run.sh"

@@ -102,21 +102,27 @@ if wanted 3; then
   once.sh --also "$data/lang/G.arpa" --also "$data/.done/topo" "$data/.done/graph" pyser lang graph "$data/lang"
 fi
 
-train_tdnn() {  # <lang> <exp dir> [options]
-  local lang=$1 dir=$2; shift 2
-  once.sh --also "$data/$fit_set/feats.scp" --also "$lang/tree" --also "$lang/P.fst.txt" "$dir/.done" \
-    $cmd "$dir/log/train.log" pyser chain train --conf "$tdnn_config" "$@" "$data/$fit_set" "$data/$dev_set" "$lang" \
+train_tdnn() {  # <set> <lang> <exp dir> [options]
+  local set=$1 lang=$2 dir=$3; shift 3
+  once.sh --also "$set/feats.scp" --also "$lang/tree" --also "$lang/P.fst.txt" "$dir/.done" \
+    $cmd "$dir/log/train.log" pyser chain train --conf "$tdnn_config" "$@" "$set" "$data/$dev_set" "$lang" \
     "$exp/ivectors_$fit_set" "$exp/ivectors_$dev_set" "$dir"
   grep -v '^#' "$dir/log/train.log" | grep '^epoch' | tail -n 3 || true
 }
 
 if wanted 4 && $mono; then
   announce 4 "monophones from a flat start, $mono_epochs epochs, and their alignment of $fit_set (log: $exp/mono/log)"
+  mono_set=$data/$fit_set
+  if $speed_perturb; then  # without the copies: an alignment has less to learn
+    mono_set=$data/${train_set}_mono
+    once.sh --also "$data/$fit_set/feats.scp" "$data/.done/mono" pyser data subset --utt-list "$data/$train_set/utt2spk" "$data/$fit_set" "$mono_set"
+  fi
   # An epoch near phones spread evenly comes first: without it silence may take all frames, and the phones one each.
-  once.sh "$exp/equal_ali/.done" pyser chain align-equal --max-dropped "$max_dropped" "$data/lang_mono" "$data/$fit_set" "$exp/equal_ali"
-  train_tdnn "$data/lang_mono" "$exp/mono0" --num-epochs 1 --ali-dir "$exp/equal_ali"
+  once.sh --also "$mono_set/feats.scp" "$exp/equal_ali/.done" \
+    pyser chain align-equal --max-dropped "$max_dropped" "$data/lang_mono" "$mono_set" "$exp/equal_ali"
+  train_tdnn "$mono_set" "$data/lang_mono" "$exp/mono0" --num-epochs 1 --spec-augment false --ali-dir "$exp/equal_ali"
   once.sh --also "$exp/mono0/history.json" "$exp/mono0/.done.average" pyser chain average --avg 1 "$exp/mono0"
-  train_tdnn "$data/lang_mono" "$exp/mono" --num-epochs "$mono_epochs" --init "$exp/mono0"
+  train_tdnn "$mono_set" "$data/lang_mono" "$exp/mono" --num-epochs "$mono_epochs" --spec-augment false --init "$exp/mono0"
   once.sh --also "$exp/mono/history.json" "$exp/mono/.done.average" pyser chain average --avg 1 "$exp/mono"
   once.sh --also "$exp/mono/final.safetensors" "$exp/mono_ali/.done" $cmd "$exp/mono/log/align.log" \
     pyser chain align --ivectors "$exp/ivectors_$fit_set" "$exp/mono" "$data/lang_mono" "$data/$fit_set" "$exp/mono_ali"
@@ -125,9 +131,9 @@ fi
 if wanted 5; then
   announce 5 "train the TDNN-F with LF-MMI (log: $exp/tdnn/log/train.log)"
   if $mono; then
-    train_tdnn "$data/lang" "$exp/tdnn" --init "$exp/mono" --ali-dir "$exp/mono_ali"
+    train_tdnn "$data/$fit_set" "$data/lang" "$exp/tdnn" --init "$exp/mono" --ali-dir "$exp/mono_ali"
   else
-    train_tdnn "$data/lang" "$exp/tdnn"
+    train_tdnn "$data/$fit_set" "$data/lang" "$exp/tdnn"
   fi
 fi
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pyser.chain.graph import Graph
 from pyser.chain.perturb import SpeedPerturber
+from pyser.chain.specaugment import spec_augment
 from pyser.errors import Dropped, PyserError
 from pyser.kaldi.tables import load_mat
 
@@ -91,7 +92,8 @@ class ChainData:
     speeds: in training, each utterance is played at one of its factors; the cuts' features and i-vectors are not read.
     perturb_volume: in training, each utterance is as if its samples had been multiplied by a number uniform in VOLUMES. Only
     for MFCCs with as many mel bins as cepstra and without energy (conf/mfcc_hires.conf), whose C0 this moves, and nothing
-    else (but where a mel energy had been floored). 
+    else (but where a mel energy had been floored).
+    spec_augment: in training, parts of the spectrum are masked, see there; for the same MFCCs only.
     """
 
     cuts: Any
@@ -106,6 +108,7 @@ class ChainData:
     perturb_volume: bool = False
     numerators: Numerators | None = None
     speeds: SpeedPerturber | None = None
+    spec_augment: bool = False
 
     def whole(self) -> ChainData:
         """The same batches in one process, without graphs."""
@@ -164,6 +167,8 @@ class ChainData:
                 ivectors.append(rows[rng.integers(len(rows)) if self.training else len(rows) // 2])
             if self.training and self.perturb_volume:
                 matrix = scale_volume(matrix, float(rng.uniform(*VOLUMES)))
+            if self.training and self.spec_augment:
+                matrix = spec_augment(matrix, rng)
             feats.append(matrix)
         cuts = cuts[self.rank :: self.world_size]
         if ivectors and len(ivectors) < len(cuts):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,9 @@ class ChainConfig:
     max_duration: seconds of speech in a batch, padding included, for each process. max_utt_duration: longer utterances are
     dropped. perturb_volume: see ChainData. perturb_speed: factors (0.9,1.0,1.1), one of which each utterance gets in each
     epoch; features and i-vectors are then computed from its audio, see SpeedPerturber. Instead of a perturbed directory.
+    spec_augment: see pyser.chain.specaugment; 40-d MFCCs as conf/mfcc_hires.conf makes them.
+    ali_epochs: with an alignment, the epochs that are trained near it before the numerators are all ways to say the
+    transcript, as without one; 0: all epochs.
     warmup: of the CTC topology, the share of the training before the denominator enters, plain CTC until then: 0.1, or 1.
     The chain topology would learn nothing but silence.
     engine: native or k2 (without a leak), see LfMmi. leaky_hmm_coefficient: Kaldi's; with 0 paths begin at the denominator's
@@ -71,6 +74,8 @@ class ChainConfig:
     max_dropped: float = 0.05
     perturb_volume: bool = False
     perturb_speed: tuple[float, ...] = ()
+    spec_augment: bool = False
+    ali_epochs: int = 0
     warmup: float = 0.0
     dropout_schedule: str = "0,0@0.20,0.5@0.50,0"
     xent_regularize: float = 0.1
@@ -196,7 +201,8 @@ def train(
     context = model.left_context  # as many frames on the right
     shape = (context, context, subsampling, config.max_duration, config.seed)
     data = ChainData(sets[0], *shape, True, distributed.rank(), distributed.world_size(), config.perturb_volume,
-                     numerators, perturber(data_dir, config, mfcc_config, extractor, ivector_dir))
+                     numerators, perturber(data_dir, config, mfcc_config, extractor, ivector_dir), config.spec_augment)
+    free = replace(data, numerators=transcripts)
     valid = ChainData(sets[1], *shape, training=False, numerators=transcripts)  # all of it in each process
     steps = data.steps()
     if distributed.rank() == 0:
@@ -216,8 +222,8 @@ def train(
         + (f", CTC for the first {100 * config.warmup:g}%" if config.warmup > 0 else ""))
     loss = ChainLoss(lfmmi, config, device)
     return train_loop(
-        model, data.batches, steps, loss, exp_dir, config.loop(),
-        valid_fn=lambda trained: loss.validate(trained, valid.batches(0)), after_step=constrain_sometimes,
+        model, lambda epoch: (free if 0 < config.ali_epochs < epoch else data).batches(epoch), steps, loss, exp_dir,
+        config.loop(), valid_fn=lambda trained: loss.validate(trained, valid.batches(0)), after_step=constrain_sometimes,
         components=model.components(config.xent_regularize),
         ng_config=NgSgdConfig(l2_regularize_factor=config.l2_regularize_factor),
     )

@@ -76,7 +76,7 @@ class Affine(nn.Conv1d):
         """
         span = x.shape[1] - self.stride_of_taps // thinning
         y = F.linear(x[:, :span], self.weight[:, :, 0], self.bias)
-        return y if self.weight.shape[2] == 1 else y + F.linear(x[:, x.shape[1] - span :], self.weight[:, :, 1])
+        return y if self.weight.shape[2] == 1 else y.add_(F.linear(x[:, x.shape[1] - span :], self.weight[:, :, 1]))
 
 
 class _Normalize(torch.autograd.Function):
@@ -148,7 +148,7 @@ class TdnnfLayer(nn.Module):
         y = self.linear(x, thinning)  # (N, T - step, bottleneck), frames t - step and t
         y = self.affine(y, thinning)  # (N, T - 2 step, dim), frames t and t + step
         y = self.dropout(self.batchnorm(F.relu(y)))
-        return y + self.bypass_scale * x[:, step : x.shape[1] - step]
+        return torch.add(y, x[:, step : x.shape[1] - step], alpha=self.bypass_scale)
 
 
 class Prefinal(nn.Module):
