@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 import click
 
 from pyser.cli import options
 from pyser.errors import PyserError
 
-NAMES = ("tedlium2", "iemocap", "ravdess", "emodb", "kaldi")
+if TYPE_CHECKING:
+    from pyser.corpora.corpus import Corpus
+
+TRANSCRIBED = ("tedlium2", "librispeech", "kaldi")  # without emotions, or as they come
+NAMES = (*TRANSCRIBED, "iemocap", "msp-podcast", "ravdess", "cremad", "emodb", "esd", "savee", "tess")
 
 
 @click.group()
@@ -16,8 +23,9 @@ def group() -> None:
 
 
 @group.command()
-@click.option("--label-set", type=click.Choice(["5531", "5500", "4936"]), help="of IEMOCAP  [default: 5531]")
-@click.option("--subset", type=click.Choice(["all", "improvised", "scripted"]), help="of IEMOCAP  [default: all]")
+@click.option("--label-set", help="emotions: iemocap 5531|5500|4936, msp-podcast 8|4, ravdess 8|4, emodb 7|4, savee 7|4, "
+                                  "tess 7|4, cremad 6|4, esd 5|4  [default: the first]")
+@click.option("--subset", help="iemocap all|improvised|scripted, esd english|mandarin|all  [default: the first]")
 @options.max_dropped
 @click.argument("name", type=click.Choice(NAMES))
 @click.argument("corpus_dir")
@@ -27,28 +35,43 @@ def prepare(label_set: str | None, subset: str | None, max_dropped: float, name:
 
     For `kaldi` CORPUS_DIR is any Kaldi data directory with transcripts, and DATA_DIR its checked copy.
     """
-    if name != "iemocap" and (label_set or subset):
-        raise PyserError(f"corpus prepare {name}: --label-set and --subset are for iemocap; leave them out")
-    if name == "kaldi":
-        from pyser.corpora.kaldi_dir import prepare_kaldi_dir
-
-        print(prepare_kaldi_dir(corpus_dir, data_dir, max_dropped))
-        return
-    if name == "tedlium2":
-        from pyser.corpora.tedlium2 import prepare_tedlium2
-
-        print(prepare_tedlium2(corpus_dir, data_dir, max_dropped))
+    if label_set and name in TRANSCRIBED:
+        raise PyserError(f"corpus prepare {name}: it has no label sets; leave --label-set out")
+    if subset and name not in ("iemocap", "esd"):
+        raise PyserError(f"corpus prepare {name}: --subset is for iemocap and esd; leave it out")
+    if name in TRANSCRIBED:
+        print(_prepare_transcribed(name, corpus_dir, data_dir, max_dropped))
         return
     from pyser.corpora.corpus import write_corpus
-    from pyser.corpora.emodb import prepare_emodb
-    from pyser.corpora.iemocap import prepare_iemocap
-    from pyser.corpora.ravdess import prepare_ravdess
 
-    if name == "iemocap":
-        corpus = prepare_iemocap(corpus_dir, label_set or "5531", subset or "all")
-    else:
-        corpus = {"ravdess": prepare_ravdess, "emodb": prepare_emodb}[name](corpus_dir)
-    print(write_corpus(corpus, data_dir, max_dropped))
+    chosen = {key: value for key, value in (("label_set", label_set), ("subset", subset)) if value}
+    print(write_corpus(_prepare_emotional(name, corpus_dir, chosen), data_dir, max_dropped))
+
+
+def _prepare_transcribed(name: str, corpus_dir: str, data_dir: str, max_dropped: float) -> str:
+    from pyser.corpora.kaldi_dir import prepare_kaldi_dir
+    from pyser.corpora.librispeech import prepare_librispeech
+    from pyser.corpora.tedlium2 import prepare_tedlium2
+
+    prepare = {"kaldi": prepare_kaldi_dir, "librispeech": prepare_librispeech, "tedlium2": prepare_tedlium2}[name]
+    return prepare(corpus_dir, data_dir, max_dropped)
+
+
+def _prepare_emotional(name: str, corpus_dir: str, chosen: dict[str, str]) -> Corpus:
+    from pyser.corpora.cremad import prepare_cremad
+    from pyser.corpora.emodb import prepare_emodb
+    from pyser.corpora.esd import prepare_esd
+    from pyser.corpora.iemocap import prepare_iemocap
+    from pyser.corpora.msp_podcast import prepare_msp_podcast
+    from pyser.corpora.ravdess import prepare_ravdess
+    from pyser.corpora.savee import prepare_savee
+    from pyser.corpora.tess import prepare_tess
+
+    preparers: dict[str, Callable[..., Corpus]] = {
+        "cremad": prepare_cremad, "emodb": prepare_emodb, "esd": prepare_esd, "iemocap": prepare_iemocap,
+        "msp-podcast": prepare_msp_podcast, "ravdess": prepare_ravdess, "savee": prepare_savee, "tess": prepare_tess,
+    }
+    return preparers[name](corpus_dir, **chosen)
 
 
 @group.command("export-manifests")

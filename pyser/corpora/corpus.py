@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pyser.errors import Dropped, PyserError
 from pyser.files import write_json, write_text
 from pyser.kaldi.manifests import recording, write_data_dir, write_manifests
 
+T = TypeVar("T")
+FOUR = ("angry", "happy", "neutral", "sad")  # the emotions that nearly every corpus has
+_PUNCTUATION = re.compile(r"[^\w' ]+|_")
+
 
 @dataclass(frozen=True)
 class Utterance:
-    """A labelled utterance in a file of its own; avd: activation, valence and dominance, 1-5."""
+    """A labelled utterance in a file of its own; its id begins with its speaker's. gender: m, f or None (unknown); avd:
+    activation, valence and dominance on the corpus's own scale, which Corpus.info["avd"] names."""
 
     id: str
     path: Path
     speaker: str
-    gender: str
+    gender: str | None
     text: str | None = None
     emotion: str | None = None
     avd: str | None = None
@@ -30,7 +36,8 @@ class Utterance:
 @dataclass(frozen=True)
 class Corpus:
     """groups: speakers of each test fold; about: licence and citation; notes: what differs from the full corpus;
-    info: what to say with results."""
+    info: what to say with results; parts: where the corpus has a partition of its own (then there are no groups), the
+    utterances of train, valid, test and any further test set."""
 
     name: str
     utterances: Sequence[Utterance]
@@ -38,6 +45,7 @@ class Corpus:
     about: str
     notes: Sequence[str] = ()
     info: dict[str, str] = field(default_factory=dict)
+    parts: Mapping[str, Collection[str]] = field(default_factory=dict)
 
 
 def existing(corpus_dir: str | Path, hint: str) -> Path:
@@ -49,45 +57,98 @@ def existing(corpus_dir: str | Path, hint: str) -> Path:
 
 
 def audio_files(folder: Path, suffixes: Iterable[str] = (".wav", ".flac")) -> list[Path]:
-    """Audio files below `folder`, sorted; macOS's ._ files are none."""
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in suffixes)
-    return sorted(path for path in found if not path.name.startswith("._"))
+    """Audio files below `folder`, sorted, without macOS's ._ files; of a .flac and a .wav of one name the .wav counts."""
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in suffixes and not path.name.startswith("._"))
+    return sorted({path.with_suffix(""): path for path in sorted(found)}.values())
+
+
+def present(path: Path) -> Path:
+    """`path` or, if only that exists, the .flac or .wav of its name."""
+    other = path.with_suffix(".wav" if path.suffix == ".flac" else ".flac")
+    return other if other.exists() and not path.exists() else path
+
+
+def chosen(corpus: str, kind: str, value: str, known: Mapping[str, T]) -> T:
+    """known[value], or one line that names the right values of this `kind` (label set or subset)."""
+    if value not in known:
+        raise PyserError(f"{corpus}: no {kind} {value}; there are {', '.join(known)}")
+    return known[value]
+
+
+def only(sizes: Mapping[str, int], emotions: Iterable[str] = FOUR) -> dict[str, int]:
+    """The sizes of these emotions, for a smaller label set."""
+    return {emotion: sizes[emotion] for emotion in emotions}
+
+
+def words(text: str) -> str:
+    """Words in capitals, without punctuation."""
+    return " ".join(_PUNCTUATION.sub(" ", text.upper().replace("\u2019", "'")).split())
+
+
+def some(names: Collection[str], most: int = 10) -> str:
+    """The first names and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(sorted(names)[:most]) + more
+
+
+def differences(
+    corpus: str, found: Iterable[str], sizes: Mapping[str, int], missing: Collection[str] = ()
+) -> list[str]:
+    """What differs from the full corpus, of which `sizes` has the number of utterances by emotion (or other category):
+    a line of counts and a line that names `missing` files; none if nothing does."""
+    counts = Counter(found)
+    odd = [f"{counts[one]} of {size} {one}" for one, size in sizes.items() if counts[one] != size]
+    notes = [f"{corpus}: NOT the full corpus: {', '.join(odd)}"] if odd else []
+    return notes + ([f"{corpus}: missing {len(missing)} of the corpus's files: {some(missing)}"] if missing else [])
 
 
 def write_corpus(corpus: Corpus, data_dir: str | Path, max_dropped: float = 0.05) -> str:
     """Write data_dir/<name> (Kaldi), data_dir/manifests (Lhotse) and data_dir/<name>/folds; return the closing lines."""
+    dropped = Dropped(f"corpus {corpus.name}", max_dropped)
+    recordings, supervisions = manifests(corpus.name, corpus.utterances, dropped)
+    closing = [corpus.about, *corpus.notes, dropped.finish(len(corpus.utterances))]
+    folder = Path(data_dir) / corpus.name
+    speakers = {one.id: one.speaker for one in supervisions}
+    if corpus.parts:
+        folds = write_partition({part: speakers.keys() & utts for part, utts in corpus.parts.items()}, folder / "folds")
+    else:
+        folds = write_folds(speakers, corpus.groups, folder / "folds")
+    write_json(folder / "folds" / "info.json", {"corpus": corpus.name, **corpus.info})
+    save(corpus.name, recordings, supervisions, data_dir)
+    emotions = Counter(one.custom["emotion"] for one in supervisions)
+    closing.append(f"{folder}: {len(speakers)} utterances, {len(set(speakers.values()))} speakers, "
+                   f"{folds} speaker-independent fold{'s' * (folds != 1)}; "
+                   + ", ".join(f"{label} {count}" for label, count in sorted(emotions.items())))
+    return "\n".join(closing)
+
+
+def manifests(corpus: str, utterances: Iterable[Utterance], dropped: Dropped) -> tuple[Any, Any]:
+    """Lhotse's recordings and supervisions. Files that are missing or unreadable are named, and dropped."""
     from lhotse import RecordingSet, SupervisionSegment, SupervisionSet
 
     paths: dict[str, Path] = {}
-    for one in corpus.utterances:
+    recordings, supervisions, missing = [], [], []
+    for one in utterances:
         if one.id in paths:
             raise PyserError(f"{one.id} is twice in the corpus, {paths[one.id]} and {one.path}; take one copy out")
         paths[one.id] = one.path
-    dropped = Dropped(f"corpus {corpus.name}", max_dropped)
-    recordings, supervisions = [], []
-    for one in corpus.utterances:
         try:
             audio = recording(one.path, one.id)
         except PyserError as error:
             if one.path.exists():
                 print(f"{one.id}: {error}", flush=True)
-            dropped.add(one.id, "unreadable" if one.path.exists() else "without audio file")
+                dropped.add(one.id, "unreadable")
+            else:
+                missing.append(one.path.name)
+                dropped.add(one.id, "without audio file")
             continue
         recordings.append(audio)
         custom = {key: value for key, value in (("emotion", one.emotion), ("avd", one.avd)) if value}
         supervisions.append(SupervisionSegment(one.id, one.id, 0.0, audio.duration, text=one.text, speaker=one.speaker,
                                                gender=one.gender, custom=custom or None))
-    closing = [corpus.about, *corpus.notes, dropped.finish(len(corpus.utterances))]
-    manifests = RecordingSet.from_recordings(recordings), SupervisionSet.from_segments(supervisions)
-    folder = Path(data_dir) / corpus.name
-    write_folds({one.id: one.speaker for one in supervisions}, corpus.groups, folder / "folds")
-    write_json(folder / "folds" / "info.json", {"corpus": corpus.name, **corpus.info})
-    save(corpus.name, *manifests, data_dir)
-    emotions = Counter(one.custom["emotion"] for one in supervisions)
-    closing.append(f"{folder}: {len(supervisions)} utterances, {len({one.speaker for one in supervisions})} speakers, "
-                   f"{len(corpus.groups)} speaker-independent folds; "
-                   + ", ".join(f"{label} {count}" for label, count in sorted(emotions.items())))
-    return "\n".join(closing)
+    if missing:
+        print(f"{corpus}: audio missing for {len(missing)} of {len(paths)} utterances: {some(missing)}", flush=True)
+    return RecordingSet.from_recordings(recordings), SupervisionSet.from_segments(supervisions)
 
 
 def save(name: str, recordings: Any, supervisions: Any, data_dir: str | Path) -> None:
@@ -96,25 +157,45 @@ def save(name: str, recordings: Any, supervisions: Any, data_dir: str | Path) ->
     write_data_dir(recordings, supervisions, Path(data_dir) / name)
 
 
-def write_folds(speaker_of: dict[str, str], groups: Sequence[Sequence[str]], folds_dir: str | Path) -> None:
-    """folds_dir/<k>/{train,valid,test}.list: group k is tested, group k + 1 validates, the others train.
+def write_folds(speaker_of: Mapping[str, str], groups: Sequence[Sequence[str]], folds_dir: str | Path) -> int:
+    """folds_dir/<k>/{train,valid,test}.list: group k is tested, group k + 1 validates, the others train; their number.
 
-    A group without utterances makes no fold. Folds of an earlier run are removed.
+    With two groups in all there is no valid.list: one group trains, the other is tested. A group without utterances makes
+    no fold. Folds of an earlier run are removed.
     """
-    folds_dir = Path(folds_dir)
     group_of = {speaker: number for number, group in enumerate(groups) for speaker in group}
     strangers = sorted(set(speaker_of.values()) - set(group_of))
     if strangers:
         raise PyserError(f"speaker {strangers[0]} belongs to no fold; check the corpus")
-    present = sorted({group_of[speaker] for speaker in speaker_of.values()})
-    if len(present) < 3:
-        raise PyserError(f"speakers of {len(present)} folds only: training, validation and test need three at least")
-    for old in folds_dir.glob("*/test.list"):
+    here = sorted({group_of[speaker] for speaker in speaker_of.values()})
+    if len(here) < min(3, len(groups)):
+        needed = "training and test need two" if len(groups) == 2 else "training, validation and test need three at least"
+        raise PyserError(f"speakers of {len(here)} folds only: {needed}")
+    _remove_folds(folds_dir)
+    for position, k in enumerate(here):
+        valid = here[(position + 1) % len(here)] if len(groups) > 2 else None
+        parts: dict[str, list[str]] = {part: [] for part in ("train", "valid", "test") if part != "valid" or len(groups) > 2}
+        for utt, speaker in speaker_of.items():
+            parts["test" if group_of[speaker] == k else "valid" if group_of[speaker] == valid else "train"].append(utt)
+        _write_lists(Path(folds_dir) / str(k + 1), parts)
+    return len(here)
+
+
+def write_partition(parts: Mapping[str, Collection[str]], folds_dir: str | Path) -> int:
+    """folds_dir/1/<part>.list, the one fold of a corpus with a partition of its own. Folds of an earlier run are removed."""
+    empty = [part for part, utts in parts.items() if not utts]
+    if empty:
+        raise PyserError(f"{folds_dir}: no utterances for {empty[0]}.list; copy the corpus whole")
+    _remove_folds(folds_dir)
+    _write_lists(Path(folds_dir) / "1", parts)
+    return 1
+
+
+def _remove_folds(folds_dir: str | Path) -> None:
+    for old in Path(folds_dir).glob("*/test.list"):
         shutil.rmtree(old.parent)
-    for position, k in enumerate(present):
-        valid = present[(position + 1) % len(present)]
-        for part in ("train", "valid", "test"):
-            utts = [utt for utt, speaker in speaker_of.items()
-                    if part == ("test" if group_of[speaker] == k else "valid" if group_of[speaker] == valid else "train")]
-            text = "".join(f"{utt}\n" for utt in sorted(utts, key=str.encode))
-            write_text(folds_dir / str(k + 1) / f"{part}.list", text)
+
+
+def _write_lists(fold_dir: Path, parts: Mapping[str, Iterable[str]]) -> None:
+    for part, utts in parts.items():
+        write_text(fold_dir / f"{part}.list", "".join(f"{utt}\n" for utt in sorted(utts, key=str.encode)))

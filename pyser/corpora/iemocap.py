@@ -11,10 +11,9 @@ the dialog is named after; utterance ids get the speaker in front, as Kaldi's so
 from __future__ import annotations
 
 import re
-from collections import Counter
 from pathlib import Path
 
-from pyser.corpora.corpus import Corpus, Utterance, existing
+from pyser.corpora.corpus import Corpus, Utterance, chosen, differences, existing, present, words
 from pyser.errors import PyserError
 from pyser.lang.lexicon import UNKNOWN_WORD
 
@@ -24,19 +23,22 @@ LABEL_SETS = {
     "5500": {"ang": "ang", "hap": "hap", "exc": "hap", "neu": "neu", "sad": "sad"},  # the same, transcribed ones only
     "4936": {"ang": "ang", "exc": "exc", "neu": "neu", "sad": "sad"},  # excited only (Zhou and Beigi)
 }
+# Labels of the full corpus, session by session.
 COUNTS = {
-    "5531": {"ang": 1103, "hap": 1636, "neu": 1708, "sad": 1084},
-    "5500": {"ang": 1103, "hap": 1615, "neu": 1704, "sad": 1078},
-    "4936": {"ang": 1103, "exc": 1041, "neu": 1708, "sad": 1084},
+    "improvised": {"ang": (62, 22, 90, 84, 31), "hap": (33, 54, 60, 31, 106), "exc": (99, 137, 89, 164, 174),
+                   "neu": (223, 217, 198, 174, 287), "sad": (104, 100, 190, 81, 133)},
+    "scripted": {"ang": (167, 115, 150, 243, 139), "hap": (102, 63, 75, 34, 37), "exc": (44, 73, 62, 74, 125),
+                 "neu": (161, 145, 122, 84, 97), "sad": (90, 97, 115, 62, 112)},
 }
+TRANSCRIBED = {"ang": 1103, "hap": 1615, "neu": 1704, "sad": 1078}  # of 5500, in all
 FOLDS = tuple((f"Ses{session:02d}F", f"Ses{session:02d}M") for session in range(1, 6))
 ABOUT = ("IEMOCAP: by licence of USC's SAIL. Cite: C. Busso et al., IEMOCAP: interactive emotional dyadic motion capture "
          "database, Language Resources and Evaluation 42(4), 2008.")
-SUBSETS = ("all", "improvised", "scripted")  # scripted dialogs are the same in every session: their words leak
+# Scripted dialogs are the same in every session: their words leak.
+SUBSETS = {"all": ("improvised", "scripted"), "improvised": ("improvised",), "scripted": ("scripted",)}
 _SUMMARY = re.compile(r"^\[[\d.]+ *- *[\d.]+\]\s+(\w+)\s+(\w+)\s+\[([\d.]+), *([\d.]+), *([\d.]+)\]")
 _TRANSCRIPT = re.compile(r"^(\w+) \[[\d.]+-[\d.]+\]: ?(.*)$")
 _MARKS = re.compile(r"\[[^\]]*\]")  # [LAUGHTER] and the like
-_PUNCTUATION = re.compile(r"[^A-Z0-9' ]+")
 
 
 def prepare_iemocap(corpus_dir: str | Path, label_set: str = "5531", subset: str = "all") -> Corpus:
@@ -44,8 +46,7 @@ def prepare_iemocap(corpus_dir: str | Path, label_set: str = "5531", subset: str
 
     5500 holds transcribed utterances only; in the others an utterance without words has the transcript <UNK>.
     """
-    if label_set not in LABEL_SETS or subset not in SUBSETS:
-        raise PyserError(f"label set {label_set}, subset {subset}: expected {'|'.join(LABEL_SETS)} and {'|'.join(SUBSETS)}")
+    labels, kinds = chosen("iemocap", "label set", label_set, LABEL_SETS), chosen("iemocap", "subset", subset, SUBSETS)
     folder = existing(corpus_dir, "Session1 … Session5")
     utterances, without_words = [], 0
     for session in range(1, 6):
@@ -54,18 +55,16 @@ def prepare_iemocap(corpus_dir: str | Path, label_set: str = "5531", subset: str
         if not evaluations:
             raise PyserError(f"{root}/dialog/EmoEvaluation: no evaluation files; IEMOCAP has five sessions, copy it whole")
         for evaluation in evaluations:
-            if subset != "all" and ("impro" in evaluation.stem) != (subset == "improvised"):
+            if ("improvised" if "impro" in evaluation.stem else "scripted") not in kinds:
                 continue
             texts = _transcripts(root / "dialog/transcriptions" / evaluation.name)
             for utt, category, valence, activation, dominance in _summaries(evaluation):
-                emotion, text = LABEL_SETS[label_set].get(category), texts.get(utt)
+                emotion, text = labels.get(category), texts.get(utt)
                 if not emotion:
                     continue
                 without_words += not text
                 if text or label_set != "5500":
-                    path = root / "sentences/wav" / evaluation.stem / f"{utt}.wav"
-                    if not path.exists() and path.with_suffix(".flac").exists():
-                        path = path.with_suffix(".flac")
+                    path = present(root / "sentences/wav" / evaluation.stem / f"{utt}.wav")
                     speaker = f"Ses{session:02d}{utt.rsplit('_', 1)[1][0]}"
                     utterances.append(Utterance(f"{speaker}-{utt}", path, speaker, speaker[-1].lower(), text or UNKNOWN_WORD,
                                                 emotion, f"{activation} {valence} {dominance}"))
@@ -77,11 +76,22 @@ def prepare_iemocap(corpus_dir: str | Path, label_set: str = "5531", subset: str
     if without_words:
         what = "left out" if label_set == "5500" else f"transcribed {UNKNOWN_WORD}"
         notes.append(f"iemocap: {without_words} labelled utterances have no words in the transcript, {what}")
-    counts = Counter(one.emotion for one in utterances)
-    if subset == "all" and counts != COUNTS[label_set]:
-        wanted, here = (" ".join(f"{k} {v}" for k, v in sorted(c.items())) for c in (COUNTS[label_set], counts))
-        notes.append(f"iemocap: NOT the full corpus: labelled {here}, the full one has {wanted}")
-    return Corpus("iemocap", utterances, FOLDS, ABOUT, notes, {"label_set": label_set, "subset": subset})
+    if label_set != "5500":
+        found = (f"{one.speaker[:5]} {one.emotion}" for one in utterances)
+        notes += differences("iemocap", found, full_size(label_set, subset))
+    elif subset == "all":
+        notes += differences("iemocap", (str(one.emotion) for one in utterances), TRANSCRIBED)
+    return Corpus("iemocap", utterances, FOLDS, ABOUT, notes, {"label_set": label_set, "subset": subset, "avd": "1-5"})
+
+
+def full_size(label_set: str, subset: str) -> dict[str, int]:
+    """'Ses01 ang' … -> utterances in the full corpus, for 5531 and 4936."""
+    sizes: dict[str, int] = {}
+    for category, label in LABEL_SETS[label_set].items():
+        for session in range(5):
+            key = f"Ses{session + 1:02d} {label}"
+            sizes[key] = sizes.get(key, 0) + sum(COUNTS[kind][category][session] for kind in SUBSETS[subset])
+    return sizes
 
 
 def _summaries(path: Path) -> list[tuple[str, ...]]:
@@ -96,6 +106,5 @@ def _transcripts(path: Path) -> dict[str, str]:
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
         match = _TRANSCRIPT.match(line)
         if match:
-            words = _MARKS.sub(" ", match[2].upper()).replace("\u2019", "'")
-            texts[match[1]] = " ".join(_PUNCTUATION.sub(" ", words).split())
+            texts[match[1]] = words(_MARKS.sub(" ", match[2]))
     return texts
