@@ -10,7 +10,7 @@ import torch
 
 from pyser.chain import specaugment
 from pyser.chain.data import ChainData
-from pyser.chain.specaugment import SpecAugmentConfig, frequency_mask, spec_augment, time_mask
+from pyser.chain.specaugment import frequency_mask, spec_augment, time_mask
 from pyser.features.fbank import FbankConfig, fbank
 from pyser.features.mfcc import MfccConfig, mfcc
 
@@ -33,7 +33,7 @@ def test_masks_of_mel_energies():
 
 def test_nothing_masked_is_nothing_changed():
     feats = np.random.default_rng(0).standard_normal((50, 40)).astype(np.float32)
-    same = spec_augment(feats, np.random.default_rng(1), SpecAugmentConfig(0.0, 0.0))
+    same = spec_augment(feats, np.random.default_rng(1), 0.0)
     np.testing.assert_allclose(same, feats, atol=1e-4)
 
 
@@ -53,7 +53,7 @@ def test_shares():
 
 
 def test_only_in_training(monkeypatch):
-    """ChainData masks each utterance anew in each epoch, the same way when the epoch comes again."""
+    """ChainData masks each utterance anew in each epoch, as much as this asks for, the same way when it comes again."""
     feats = np.random.default_rng(0).standard_normal((90, 40)).astype(np.float32)
     monkeypatch.setattr("pyser.chain.data.features_of", lambda cut: feats)
     monkeypatch.setattr("pyser.chain.data.ivectors_of", lambda cut: None)
@@ -62,8 +62,9 @@ def test_only_in_training(monkeypatch):
     class Cut:
         id, num_frames = "u", 90
 
-    data = ChainData([], 0, 0, 1, 10.0, 0, training=True, spec_augment=True)
+    data = ChainData([], 0, 0, 1, 10.0, 0, training=True, spec_augment=lambda epoch: 0.5 * (epoch < 3))
     first, again, second = (data._load([Cut()], epoch).feats for epoch in (1, 1, 2))
     assert torch.equal(first, again) and not torch.equal(first, second)
     assert not torch.allclose(first[0], torch.from_numpy(feats), atol=0.1)
+    assert torch.equal(data._load([Cut()], 3).feats[0], torch.from_numpy(feats))  # that epoch's share is 0
     assert torch.equal(replace(data, training=False)._load([Cut()], 1).feats[0], torch.from_numpy(feats))

@@ -120,9 +120,9 @@ if wanted 4 && $mono; then
   # An epoch near phones spread evenly comes first: without it silence may take all frames, and the phones one each.
   once.sh --also "$mono_set/feats.scp" "$exp/equal_ali/.done" \
     pyser chain align-equal --max-dropped "$max_dropped" "$data/lang_mono" "$mono_set" "$exp/equal_ali"
-  train_tdnn "$mono_set" "$data/lang_mono" "$exp/mono0" --num-epochs 1 --spec-augment false --ali-dir "$exp/equal_ali"
+  train_tdnn "$mono_set" "$data/lang_mono" "$exp/mono0" --num-epochs 1 --spec-augment-schedule 0 --ali-dir "$exp/equal_ali"
   once.sh --also "$exp/mono0/history.json" "$exp/mono0/.done.average" pyser chain average --avg 1 "$exp/mono0"
-  train_tdnn "$mono_set" "$data/lang_mono" "$exp/mono" --num-epochs "$mono_epochs" --spec-augment false --init "$exp/mono0"
+  train_tdnn "$mono_set" "$data/lang_mono" "$exp/mono" --num-epochs "$mono_epochs" --spec-augment-schedule 0 --init "$exp/mono0"
   once.sh --also "$exp/mono/history.json" "$exp/mono/.done.average" pyser chain average --avg 1 "$exp/mono"
   once.sh --also "$exp/mono/final.safetensors" "$exp/mono_ali/.done" $cmd "$exp/mono/log/align.log" \
     pyser chain align --ivectors "$exp/ivectors_$fit_set" "$exp/mono" "$data/lang_mono" "$data/$fit_set" "$exp/mono_ali"

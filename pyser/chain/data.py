@@ -93,7 +93,8 @@ class ChainData:
     perturb_volume: in training, each utterance is as if its samples had been multiplied by a number uniform in VOLUMES. Only
     for MFCCs with as many mel bins as cepstra and without energy (conf/mfcc_hires.conf), whose C0 this moves, and nothing
     else (but where a mel energy had been floored).
-    spec_augment: in training, parts of the spectrum are masked, see there; for the same MFCCs only.
+    spec_augment: in training, parts of the spectrum are masked, such a share in each epoch, see there; for the same MFCCs
+    only.
     """
 
     cuts: Any
@@ -108,7 +109,7 @@ class ChainData:
     perturb_volume: bool = False
     numerators: Numerators | None = None
     speeds: SpeedPerturber | None = None
-    spec_augment: bool = False
+    spec_augment: Callable[[int], float] | None = None
 
     def whole(self) -> ChainData:
         """The same batches in one process, without graphs."""
@@ -167,8 +168,9 @@ class ChainData:
                 ivectors.append(rows[rng.integers(len(rows)) if self.training else len(rows) // 2])
             if self.training and self.perturb_volume:
                 matrix = scale_volume(matrix, float(rng.uniform(*VOLUMES)))
-            if self.training and self.spec_augment:
-                matrix = spec_augment(matrix, rng)
+            masked = self.spec_augment(epoch) if self.training and self.spec_augment else 0.0
+            if masked > 0:
+                matrix = spec_augment(matrix, rng, masked)
             feats.append(matrix)
         cuts = cuts[self.rank :: self.world_size]
         if ivectors and len(ivectors) < len(cuts):

@@ -4,7 +4,6 @@ run_tdnn_1j.sh (nnet3/nnet-general-component.cc), whose mean is that of its batc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -12,28 +11,21 @@ import numpy as np
 from pyser.errors import PyserError
 from pyser.features.mfcc import MfccConfig, dct_matrix
 
-
-@dataclass(frozen=True)
-class SpecAugmentConfig:
-    """freq_max_proportion: of the mel bins, at most so many neighbours are masked. time_zeroed_proportion: of the frames, so
-    many are masked on average, never more than time_mask_max_frames in a row."""
-
-    freq_max_proportion: float = 0.5
-    time_zeroed_proportion: float = 0.2
-    time_mask_max_frames: int = 20
+TIME_SHARE = 0.4  # of frames to bands: Kaldi's recipe masks 0.2 of the frames and up to 0.5 of the bins
+MAX_FRAMES = 20  # masked in a row
 
 
-DEFAULTS = SpecAugmentConfig()
+def spec_augment(feats: np.ndarray, rng: np.random.Generator, proportion: float = 0.5) -> np.ndarray:
+    """MFCCs (T, D) of D mel bins, without energy, of Kaldi's lifter (conf/mfcc_hires.conf); returns masked ones.
 
-
-def spec_augment(feats: np.ndarray, rng: np.random.Generator, config: SpecAugmentConfig = DEFAULTS) -> np.ndarray:
-    """MFCCs (T, D) of D mel bins, without energy, of Kaldi's lifter (conf/mfcc_hires.conf); returns masked ones."""
+    proportion : of the mel bins, at most so many neighbours are masked, and TIME_SHARE as many of the frames on average
+    """
     frames, dim = feats.shape
     to_mfcc, to_mel = _transforms(dim)
     mean = feats.mean(axis=0, dtype=np.float64).astype(np.float32)
     mel = (feats - mean) @ to_mel
-    mel[:, frequency_mask(dim, config.freq_max_proportion, rng)] = 0
-    mel[time_mask(frames, config.time_zeroed_proportion, config.time_mask_max_frames, rng)] = 0
+    mel[:, frequency_mask(dim, proportion, rng)] = 0
+    mel[time_mask(frames, TIME_SHARE * proportion, MAX_FRAMES, rng)] = 0
     return mel @ to_mfcc + mean
 
 
@@ -68,5 +60,5 @@ def _transforms(dim: int) -> tuple[np.ndarray, np.ndarray]:
     """(D, D) float32 each: centred log mel energies to MFCCs, and back."""
     matrix = dct_matrix(MfccConfig(num_mel_bins=dim, num_ceps=dim)).astype(np.float64)
     if np.linalg.cond(matrix) > 1e4:
-        raise PyserError(f"MFCCs of {dim} dimensions: their mel energies cannot be computed back; do without spec_augment")
+        raise PyserError(f"MFCCs of {dim} dimensions: their mel energies cannot be computed back; do without SpecAugment")
     return matrix.astype(np.float32), np.linalg.inv(matrix).astype(np.float32)

@@ -45,7 +45,8 @@ class ChainConfig:
     max_duration: seconds of speech in a batch, padding included, for each process. max_utt_duration: longer utterances are
     dropped. perturb_volume: see ChainData. perturb_speed: factors (0.9,1.0,1.1), one of which each utterance gets in each
     epoch; features and i-vectors are then computed from its audio, see SpeedPerturber. Instead of a perturbed directory.
-    spec_augment: see pyser.chain.specaugment; 40-d MFCCs as conf/mfcc_hires.conf makes them.
+    spec_augment_schedule: of the proportion that pyser.chain.specaugment masks, as the dropout's, an epoch having that of its
+    middle; for MFCCs as conf/mfcc_hires.conf makes them.
     ali_epochs: with an alignment, the epochs that are trained near it before the numerators are all ways to say the
     transcript, as without one; 0: all epochs.
     warmup: of the CTC topology, the share of the training before the denominator enters, plain CTC until then: 0.1, or 1.
@@ -74,7 +75,7 @@ class ChainConfig:
     max_dropped: float = 0.05
     perturb_volume: bool = False
     perturb_speed: tuple[float, ...] = ()
-    spec_augment: bool = False
+    spec_augment_schedule: str = "0"
     ali_epochs: int = 0
     warmup: float = 0.0
     dropout_schedule: str = "0,0@0.20,0.5@0.50,0"
@@ -198,10 +199,12 @@ def train(
         feat_dim, ivector_dim, config.dim, config.bottleneck_dim, config.prefinal_dim, config.strides,
         num_pdfs=num_pdfs,
     ))
+    masked = parse_schedule(config.spec_augment_schedule)
     context = model.left_context  # as many frames on the right
     shape = (context, context, subsampling, config.max_duration, config.seed)
     data = ChainData(sets[0], *shape, True, distributed.rank(), distributed.world_size(), config.perturb_volume,
-                     numerators, perturber(data_dir, config, mfcc_config, extractor, ivector_dir), config.spec_augment)
+                     numerators, perturber(data_dir, config, mfcc_config, extractor, ivector_dir),
+                     lambda epoch: masked((epoch - 0.5) / config.num_epochs))
     free = replace(data, numerators=transcripts)
     valid = ChainData(sets[1], *shape, training=False, numerators=transcripts)  # all of it in each process
     steps = data.steps()

@@ -16,7 +16,7 @@ def group() -> None:
 @click.option("--conf", type=click.Path(), help="conf/tdnn.conf: sizes and schedule, see ChainConfig")
 @click.option("--seed", type=int, help="overrides the conf file")
 @click.option("--num-epochs", type=int, help="overrides the conf file")
-@click.option("--spec-augment", type=bool, help="overrides the conf file")
+@click.option("--spec-augment-schedule", help="overrides the conf file")
 @click.option("--start-epoch", type=int, help="go on after the one before it, deleting later ones  [default: after the last]")
 @click.option("--max-duration", type=float, help="seconds of speech in each process's batch; overrides the conf file")
 @click.option("--world-size", type=int, default=1, show_default=True, help="processes, where torchrun starts none")
@@ -32,7 +32,7 @@ def group() -> None:
 @click.argument("valid_ivector_dir")
 @click.argument("exp_dir")
 def train(
-    conf: str | None, seed: int | None, num_epochs: int | None, spec_augment: bool | None, start_epoch: int | None,
+    conf: str | None, seed: int | None, num_epochs: int | None, spec_augment_schedule: str | None, start_epoch: int | None,
     max_duration: float | None, world_size: int, num_threads: int | None, ali_dir: str | None, mfcc_config: str | None,
     extractor: str | None, init: str | None, data_dir: str, valid_data_dir: str, lang_dir: str, ivector_dir: str,
     valid_ivector_dir: str, exp_dir: str,
@@ -46,7 +46,7 @@ def train(
     from pyser.config import read_conf
     from pyser.training.distributed import launch
 
-    config = read_conf(conf, ChainConfig, seed=seed, num_epochs=num_epochs, spec_augment=spec_augment,
+    config = read_conf(conf, ChainConfig, seed=seed, num_epochs=num_epochs, spec_augment_schedule=spec_augment_schedule,
                        start_epoch=start_epoch, max_duration=max_duration, num_threads=num_threads)
     ivector_dirs = none(ivector_dir), none(valid_ivector_dir)
     launch(run, world_size, data_dir, valid_data_dir, lang_dir, *ivector_dirs, exp_dir, config, ali_dir, init, mfcc_config,
