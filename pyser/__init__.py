@@ -1,10 +1,29 @@
 """pyser: train a Kaldi-style acoustic model on transcribed speech, transfer it to emotion recognition."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from pyser import native as native  # before numpy and torch
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pyser.ser.predict import Predictor
+
 __version__ = "0.1.0"
+
+
+def load(exp_dir: str | Path) -> Predictor:
+    """The classifiers that `pyser ser train` left in `exp_dir` (of all folds, or of one fold's directory), to predict with:
+
+    >>> import pyser
+    >>> pyser.load("exp/ser_tdnnf12").predict("some.wav").emotion                          # doctest: +SKIP
+    'happy'
+    """
+    from pyser.ser import predict
+
+    return predict.load(exp_dir)
 
 
 def __getattr__(name: str) -> Any:

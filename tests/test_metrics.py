@@ -8,8 +8,7 @@ import pytest
 
 from pyser.errors import PyserError
 from pyser.scoring import metrics, significance
-from pyser.scoring.figures import plot_confusion
-from pyser.scoring.significance import mcnemar, paired_bootstrap
+from pyser.scoring.significance import holm, mcnemar, paired_bootstrap
 
 COUNTS = np.array([[3, 1, 0], [0, 1, 1], [1, 0, 1]])  # recalls 3/4, 1/2, 1/2
 
@@ -99,9 +98,38 @@ def test_bootstrap_matches_drawing_utterances():
     assert found["ua"].high == pytest.approx(np.percentile(draws, 97.5), abs=0.02)
 
 
-def test_figure_is_a_png(tmp_path):
-    path = tmp_path / "confusion.png"
-    plot_confusion(COUNTS, ["ang", "neu", "sad"], path, "a system")
-    assert path.read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(PyserError, match="confusion counts of shape"):
-        plot_confusion(COUNTS, ["ang", "neu"], path)
+def test_bootstrap_of_seeds_is_that_of_the_mean_over_seeds():
+    rng = np.random.default_rng(2)
+    refs = np.repeat(list("abc"), [90, 50, 20])
+    a, b = (rng.random((3, 160)) < share for share in (0.5, 0.55))  # (seeds, N)
+    found = paired_bootstrap(list(refs), a.mean(axis=0), b.mean(axis=0))
+    labels, uas = "abc", []
+    for right in (*a, *b):  # UA of every seed by way of its own confusion matrix
+        hyps = [ref if ok else labels[(labels.index(ref) + 1) % 3] for ref, ok in zip(refs, right, strict=True)]
+        uas.append(metrics.unweighted_accuracy(metrics.confusion(list(refs), hyps, labels)))
+    assert found["ua"].value == pytest.approx(np.mean(uas[3:]) - np.mean(uas[:3]))
+    draws = []
+    for _ in range(3000):
+        at = rng.integers(0, 160, 160)  # the same utterances for all seeds of both
+        draws.append(np.mean([(b[:, at] * 1.0 - a[:, at])[:, refs[at] == c].mean() for c in "abc"]))
+    assert found["ua"].low == pytest.approx(np.percentile(draws, 2.5), abs=0.012)
+    assert found["ua"].high == pytest.approx(np.percentile(draws, 97.5), abs=0.012)
+    assert found["ua"].p == pytest.approx(2 * np.mean(np.array(draws) <= 0), abs=0.06)
+
+
+def test_shares_of_seeds_that_cancel_are_ties():
+    assert (1 - 2 / 3) + (0 - 1 / 3) != 0  # in floating point, though one seed gained is one seed lost
+    found = paired_bootstrap(["a", "a"], np.array([2 / 3, 1 / 3]), np.array([1.0, 0.0]))
+    assert found["wa"].value == found["ua"].value == 0 and found["wa"].p == found["ua"].p == 1.0
+
+
+def test_holm_by_hand():
+    # sorted .005 .01 .03 .04 times 4 3 2 1: .02 .03 .06 .04, and no smaller one after a larger one
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.7]) == [1.0, 1.0] and holm([0.04]) == [0.04]
+
+
+def test_mean_of_shares_is_not_the_share_of_the_pool():
+    folds = np.array([[[9, 1], [0, 2]], [[1, 1], [0, 0]]])
+    assert metrics.mean_shares(folds).tolist() == [[pytest.approx(0.7), pytest.approx(0.3)], [0, 1]]  # pooled: 10/12
+    assert metrics.mean_shares(np.zeros((2, 2, 2), int)).tolist() == [[0, 0], [0, 0]]

@@ -13,7 +13,7 @@ from pyser.cli import cli
 from pyser.errors import PyserError
 from pyser.scoring import tables
 from pyser.scoring.results import read_results, score_experiment
-from pyser.scoring.tables import comparison, fold_table, results_table, two_systems
+from pyser.scoring.tables import comparison, comparisons, fold_table, format_table, made_with, results_table, systems_of
 from pyser.ser.frame_classifier import SerConfig, read_classifier, save_classifier
 from pyser.ser.train import train_folds
 
@@ -37,6 +37,18 @@ def corpus(tmp_path_factory):
 def exp(corpus, tmp_path):
     shutil.copytree(corpus / "ser_a", tmp_path / "ser_a")
     return tmp_path / "ser_a"
+
+
+def restate(path, **metadata):
+    """The same checkpoint with other metadata; None takes an entry out."""
+    model, before = read_classifier(path)
+    save_classifier(path, model, {key: value for key, value in (before | metadata).items() if value is not None})
+
+
+def edit(path, change):
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
 
 
 def test_results_hold_everything(corpus):
@@ -71,13 +83,112 @@ def test_speaker_leak_is_refused(exp):
 
 def test_checkpoint_selected_on_the_test_fold_is_refused(exp):
     path = exp / "fold1" / "final.safetensors"
-    model, metadata = read_classifier(path)
-    extra = {key: value for key, value in metadata.items() if key not in ("kind", "config", "labels")}
-    save_classifier(path, model, extra | {"selected_on": json.loads(extra["digests"])["test"]})
+    digests = json.loads(read_classifier(path)[1]["digests"])
+    restate(path, selected_on=digests["test"])
     with pytest.raises(PyserError, match="selected or trained on the test list of fold 1"):
         score_experiment(exp)
-    save_classifier(path, model, {key: value for key, value in extra.items() if key != "selected_on"})
-    with pytest.raises(PyserError, match="does not say what it was selected on"):
+    restate(path, selected_on=digests["valid"], digests=json.dumps(digests | {"valid": digests["test"]}))
+    with pytest.raises(PyserError, match="selected or trained on the test list of fold 1"):
+        score_experiment(exp)
+    for nothing in ({"selected_on": None}, {"digests": "[]"}, {"digests": "7"}, {"fold": None}):
+        restate(path, **({"selected_on": digests["valid"], "digests": json.dumps(digests), "fold": "1"} | nothing))
+        with pytest.raises(PyserError, match="does not say what it was selected on|not selected on|another train.list"):
+            score_experiment(exp)
+
+
+def test_swapped_lists_are_refused(exp):
+    fold = exp / "fold1"
+    (fold / "test.list").rename(fold / "aside")
+    (fold / "valid.list").rename(fold / "test.list")
+    (fold / "aside").rename(fold / "valid.list")
+    with pytest.raises(PyserError, match="selected or trained on the test list of fold 1"):
+        score_experiment(exp)
+
+
+def test_renamed_folds_are_refused(exp):
+    (exp / "fold1").rename(exp / "aside")
+    (exp / "fold2").rename(exp / "fold1")
+    (exp / "aside").rename(exp / "fold2")
+    with pytest.raises(PyserError, match="fold1/final.safetensors: the checkpoint of fold 2, not of fold 1"):
+        score_experiment(exp)
+
+
+def test_fold_of_another_seed_is_refused(corpus, exp):
+    # the same lists and labels: the better of two seeds on the test speakers of every fold would be selection on test
+    shutil.rmtree(exp / "fold1")
+    shutil.copytree(corpus / "ser_a_seed1" / "fold1", exp / "fold1")
+    with pytest.raises(PyserError, match="fold1/final.safetensors: made with seed 1, but ser.json says 0"):
+        score_experiment(exp)
+
+
+def test_fold_of_other_features_is_refused(exp):
+    restate(exp / "fold2" / "final.safetensors", features="another node")
+    with pytest.raises(PyserError, match="folds 1 and 2 were trained on different features"):
+        score_experiment(exp)
+
+
+def test_posteriors_of_another_checkpoint_are_refused(corpus, exp):
+    shutil.copy(corpus / "ser_b" / "fold1" / "test_posteriors.txt", exp / "fold1" / "test_posteriors.txt")
+    with pytest.raises(PyserError, match="fold1/test_posteriors.txt: not what the checkpoint beside it gave"):
+        score_experiment(exp)
+    shutil.copy(corpus / "ser_a" / "fold1" / "test_posteriors.txt", exp / "fold1" / "test_posteriors.txt")
+    restate(exp / "fold2" / "final.safetensors", posteriors=None)
+    with pytest.raises(PyserError, match="fold2/test_posteriors.txt: not what the checkpoint beside it gave"):
+        score_experiment(exp)
+
+
+def test_hidden_fold_is_refused(exp):
+    edit(exp / "ser.json", lambda settings: settings["folds"].pop("3"))
+    with pytest.raises(PyserError, match="fold3 is not among the folds of ser.json"):
+        score_experiment(exp)
+
+
+def test_other_claims_than_the_checkpoints_are_refused(exp):
+    whole = (exp / "ser.json").read_text()
+    for change, message in (
+        (lambda settings: settings["config"].update(selection="last"), "made with selection valid, but ser.json says last"),
+        (lambda settings: settings["config"].update(class_balanced=False), "made with class_balanced True, but"),
+        (lambda settings: settings["config"].pop("dropout"), "made with dropout 0.2, but ser.json says None"),
+        (lambda settings: settings["labels"].reverse(), "made with labels"),
+    ):
+        (exp / "ser.json").write_text(whole)
+        edit(exp / "ser.json", change)
+        with pytest.raises(PyserError, match=message):
+            score_experiment(exp)
+
+
+def test_trained_layers_are_what_the_checkpoint_says(exp):
+    edit(exp / "ser.json", lambda settings: settings["config"].update(trunk_node="tdnnf2", trunk_model="am"))
+    with pytest.raises(PyserError, match="made with trunk_model None, but ser.json says am"):
+        score_experiment(exp)
+    for fold in "1234":
+        restate(exp / f"fold{fold}" / "final.safetensors", trunk=json.dumps({"node": "tdnnf2", "model": "am"}))
+    results = score_experiment(exp)
+    assert results["node"] == "tdnnf2" and "trunk_model am" in made_with(results)
+
+
+def test_emotions_changed_after_training_are_refused(exp):
+    path = exp / "utt2emo"
+    whole = path.read_text()
+    path.write_text(whole.replace("spk1-00 ang", "spk1-00 sad"))
+    with pytest.raises(PyserError, match="made with other emotions than .*utt2emo says"):
+        score_experiment(exp)
+    path.write_text(whole.replace("spk1-00 ang\n", ""))
+    with pytest.raises(PyserError, match="utt2emo: spk1-00 of fold 1 is not in it"):
+        score_experiment(exp)
+
+
+def test_last_means_the_last_epoch(exp):
+    def last(settings):
+        settings["config"]["selection"] = "last"
+
+    edit(exp / "ser.json", last)
+    config = json.dumps(json.loads((exp / "ser.json").read_text())["config"])
+    for fold in "1234":
+        restate(exp / f"fold{fold}" / "final.safetensors", selection="last", selected_on="", config=config, epoch="2")
+    assert score_experiment(exp)["selection"] == "last"
+    restate(exp / "fold2" / "final.safetensors", epoch="1")
+    with pytest.raises(PyserError, match="epoch 1 of 2, but it says that none was selected"):
         score_experiment(exp)
 
 
@@ -109,41 +220,90 @@ def test_tables(corpus):
     assert doctest.testmod(tables).failed == 0
     seeds = [read_results(corpus / name) for name in ("ser_a", "ser_a_seed1", "ser_a_seed2")]
     lines = results_table([*seeds, read_results(corpus / "ser_b")]).splitlines()
-    assert len(lines) == 1 + 4 + 1 and lines[-1].startswith("ser_a, 3 seeds")
+    assert len(lines) == 1 + 4 + 1 + 2 and lines[5].startswith("ser_a, 3 seeds") and "over folds" in lines[-1]
     mean = np.mean([100 * seed["mean"]["ua"] for seed in seeds])
-    assert f"{mean:.1f} ± " in lines[-1] and "made-up 3 all" in lines[-1]
-    markdown = results_table(seeds, markdown=True).splitlines()
+    assert f"{mean:.1f} ± " in lines[5] and "made-up 3 all" in lines[5] and "hidden_dim" not in lines[0]
+    markdown = results_table(seeds, "markdown").splitlines()
     assert markdown[0].startswith("| system") and set(markdown[1]) <= set("|-: ")
     assert "mean ± std" in fold_table(seeds[0]) and "pooled" in fold_table(seeds[0])
+    with pytest.raises(PyserError, match="seed 0 of ser_a is given twice"):
+        results_table([*seeds, seeds[0]])
+
+
+def test_what_was_not_stated_is_not_printed(corpus):
+    a = read_results(corpus / "ser_a")
+    said = made_with(a)
+    assert "not stated" not in said + results_table([a]) and "ivector" not in said  # no front end was packaged
+    assert "selection valid" in said and "class_balanced true" in said and "hidden_dim 8" in said
+
+
+def test_settings_that_differ_get_a_column_and_part_the_seeds(corpus):
+    a, b = read_results(corpus / "ser_a"), read_results(corpus / "ser_a_seed1")
+    b["config"] |= {"class_balanced": False, "pooling": "attentive"}  # (a field that the older result does not know)
+    lines = results_table([a, b]).splitlines()
+    assert lines[0].split()[3:7] == ["i-vectors", "class_balanced", "pooling", "folds"]
+    assert "false" in lines[2] and "attentive" in lines[2] and "attentive" not in lines[1] and lines[3] == ""
+
+
+def test_latex():
+    table = format_table(("system", "UA"), [("a_b, 50% & {more}", "51.4 ± 2.9"), ("mean ± std~\\", "-")], "latex")
+    assert [" ".join(line.split()) for line in table.splitlines()] == [
+        r"\begin{tabular}{lr}",
+        r"\toprule",
+        r"system & UA \\",
+        r"\midrule",
+        r"a\_b, 50\% \& \{more\} & $51.4 \pm 2.9$ \\",
+        r"mean $\pm$ std\textasciitilde{}\textbackslash{} & - \\",
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
 
 
 def test_comparison(corpus):
     a, b = read_results(corpus / "ser_a"), read_results(corpus / "ser_b")
-    text = comparison([a], [b])
+    text, differences = comparison([a], [b])
     assert "48 utterances in common" in text and "McNemar" in text and "3 seeds or more" in text
-    assert "p = 1 (paired bootstrap" in comparison([a], [a])
+    assert differences["ua"].value == pytest.approx(b["pooled"]["ua"] - a["pooled"]["ua"])
+    assert "p = 1 (paired bootstrap" in comparison([a], [a])[0]
     b["decisions"] = {utt: [fold, ref, ref] for utt, (fold, ref, _) in b["decisions"].items()}  # B is always right
     wrong = sum(ref != hyp for _, ref, hyp in a["decisions"].values())
-    assert f"only A right 0, only B right {wrong}" in comparison([a], [b])
+    assert f"only A right 0, only B right {wrong}" in comparison([a], [b])[0]
     seeds = [read_results(corpus / name) for name in ("ser_a_seed2", "ser_a", "ser_a_seed1")]
-    first, second = two_systems([*seeds, b])
+    first, second = systems_of([*seeds, b])
     assert [result["seed"] for result in first] == [0, 1, 2] and second == [b]
-    with pytest.raises(PyserError, match="3 results of 1 systems"):
-        two_systems(seeds)
+    mean = np.mean([seed["pooled"]["ua"] for seed in seeds])
+    assert comparison(first, second)[1]["ua"].value == pytest.approx(1 - mean)  # the mean over seeds
+    with pytest.raises(PyserError, match="3 results of one system"):
+        systems_of(seeds)
     b["decisions"]["spk1-00"][1] = "sad"
     with pytest.raises(PyserError, match="spk1-00 is ang in ser_a but sad in ser_b"):
         comparison([a], [b])
+
+
+def test_several_comparisons_are_corrected(corpus):
+    a, b, c = (read_results(corpus / name) for name in ("ser_a", "ser_b", "ser_b"))
+    c |= {"name": "ser_c", "system": "ser_c", "decisions": {u: [f, r, r] for u, (f, r, _) in c["decisions"].items()}}
+    systems = systems_of([a, b, c])
+    text = comparisons(systems)
+    p = [comparison([a], [other])[1]["ua"].p for other in (b, c)]
+    assert p[1] < p[0] and f"UA of ser_c: p = {2 * p[1]:.3g}" in text and f"UA of ser_b: p = {p[0]:.3g}" in text
+    assert "Holm" not in comparisons(systems[:2])
 
 
 def test_commands(exp, corpus, tmp_path):
     run = CliRunner().invoke
     done = run(cli, ["score", "ser", str(exp)], catch_exceptions=False)
     assert done.exit_code == 0 and "pooled" in done.output
-    assert (exp / "confusion.png").read_bytes().startswith(b"\x89PNG")
-    done = run(cli, ["score", "table", "--markdown", str(exp / "results.json")], catch_exceptions=False)
-    assert done.output.startswith("| system")
+    assert (exp / "confusion.png").read_bytes().startswith(b"\x89PNG") and (exp / "confusion.svg").exists()
+    for options, start in ((["--markdown"], "| system"), (["--format", "markdown"], "| system"), ([], "system "),
+                           (["--format", "latex"], "% UA, WA")):
+        done = run(cli, ["score", "table", *options, str(exp / "results.json")], catch_exceptions=False)
+        assert done.output.startswith(start)
     done = run(cli, ["score", "compare", str(exp), str(corpus / "ser_b")], catch_exceptions=False)
     assert "paired bootstrap" in done.output
+    edit(exp / "results.json", lambda results: results.update(node="tdnnf2"))
+    done = run(cli, ["score", "layers", str(tmp_path / "x.svg"), str(exp)], catch_exceptions=False)
+    assert done.output == f"written: {tmp_path / 'x.svg'}\n" and (tmp_path / "x.svg").exists()
     (tmp_path / "ref").write_text("u1 a b c\nu2 d\n")
     (tmp_path / "hyp").write_text("u1 a x c\nu2 d\n")
     done = run(cli, ["score", "wer", str(tmp_path / "ref"), str(tmp_path / "hyp")], catch_exceptions=False)

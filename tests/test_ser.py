@@ -1,7 +1,6 @@
-"""Frame classifier, its training fold by fold, and prediction from audio."""
+"""Frame classifier and its training fold by fold."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -10,9 +9,6 @@ from ser_corpus import EMOTIONS, make_corpus
 
 from pyser.errors import PyserError
 from pyser.kaldi.datadir import read_table, write_table
-from pyser.nn import model_io
-from pyser.nn.tdnnf import TdnnF, TdnnfConfig
-from pyser.ser import predict
 from pyser.ser import train as ser_train
 from pyser.ser.folds import Fold, check_leaks, fold_names, read_fold
 from pyser.ser.frame_classifier import (
@@ -194,72 +190,3 @@ def test_missing_class_and_missing_validation(tmp_path):
     (folds / "2" / "valid.list").unlink()
     with pytest.raises(PyserError, match="use --selection last"):
         train_folds(data, folds, tmp_path / "exp2", SMALL)
-
-
-@pytest.fixture(scope="module")
-def packaged(trained, tmp_path_factory):
-    """The trained classifiers behind a small random network whose node happens to have their dimension."""
-    *_, exp, _ = trained
-    root = tmp_path_factory.mktemp("frontend")
-    shutil.copytree(exp, root / "exp")
-    torch.manual_seed(0)
-    config = TdnnfConfig(feat_dim=13, ivector_dim=0, dim=8, bottleneck_dim=4, prefinal_dim=4, strides=(1, 3),
-                         num_pdfs=6)
-    model_io.save(root / "chain.safetensors", TdnnF(config), config)
-    (root / "mfcc.conf").write_text("--use-energy=false\n--dither=1.0\n")
-    predict.package_frontend(root / "exp", root / "chain.safetensors", None, root / "mfcc.conf", "tdnnf3", 3, 150)
-    return root
-
-
-def noise(rate, seconds=1.0, channels=1):
-    rng = np.random.default_rng(0)
-    t = np.arange(int(rate * seconds)) / rate
-    tone = 0.3 * np.sin(2 * np.pi * 300 * t) + 0.1 * np.sin(2 * np.pi * 1700 * t) + 0.001 * rng.normal(size=len(t))
-    return np.stack([tone] * channels, axis=1)
-
-
-def test_predict_three_lines(packaged, tmp_path):
-    import soundfile
-
-    soundfile.write(tmp_path / "a.wav", noise(44100, channels=2), 44100)
-    predictor = predict.load_predictor(packaged / "exp")
-    found = predictor(tmp_path / "a.wav")
-    assert found.emotion in EMOTIONS and found.emotion == max(found.posteriors, key=found.posteriors.__getitem__)
-    assert set(found.posteriors) == set(EMOTIONS) and sum(found.posteriors.values()) == pytest.approx(1)
-    assert predictor(str(tmp_path / "a.wav")) == found  # no dither
-
-
-def test_predict_from_samples_agrees_with_the_file(packaged, tmp_path):
-    import soundfile
-
-    soundfile.write(tmp_path / "a.wav", noise(16000), 16000, subtype="PCM_16")
-    samples, rate = soundfile.read(tmp_path / "a.wav")
-    ints, _ = soundfile.read(tmp_path / "a.wav", dtype="int16")
-    predictor = predict.load_predictor(packaged / "exp")
-    from_file = predictor(tmp_path / "a.wav").posteriors
-    for given in ((samples, rate), (ints, rate), (np.stack([samples, samples], axis=1), rate)):
-        assert predictor(given).posteriors == pytest.approx(from_file, abs=1e-6)
-    alone = [predict.load_predictor(packaged / "exp" / f"fold{k}")(tmp_path / "a.wav").posteriors for k in range(1, 5)]
-    assert from_file == pytest.approx({e: np.mean([p[e] for p in alone]) for e in EMOTIONS})
-
-
-def test_predict_bad_input(packaged, tmp_path):
-    predictor = predict.load_predictor(packaged / "exp")
-    with pytest.raises(PyserError, match="no such audio file"):
-        predictor(tmp_path / "none.wav")
-    with pytest.raises(PyserError, match="less than one window"):
-        predictor((np.zeros(100), 16000))
-    with pytest.raises(PyserError, match="expected .T,. or"):
-        predictor((np.zeros(0), 16000))
-    with pytest.raises(PyserError, match="give floats"):
-        predictor((np.zeros(16000, np.int64), 16000))
-    with pytest.raises(PyserError, match="no classifier in it"):
-        predict.load_predictor(tmp_path)
-
-
-def test_package_frontend_refuses_nonsense(packaged, tmp_path):
-    for node, extractor, message in (("tdnnf99", None, "tdnnf99"), ("tdnnf2", tmp_path, "takes no i-vectors")):
-        with pytest.raises(PyserError, match=message):
-            chain, conf = packaged / "chain.safetensors", packaged / "mfcc.conf"
-            predict.package_frontend(tmp_path / "e", chain, extractor, conf, node)
-    assert not (tmp_path / "e" / "frontend").exists()

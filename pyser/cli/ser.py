@@ -15,23 +15,32 @@ def group() -> None:
 @group.command()
 @click.option("--conf", type=click.Path(), help="options such as --hidden-dim=256, one per line")
 @click.option("--selection", type=click.Choice(["valid", "last"]), help="best epoch on valid.list, or the last")
+@click.option("--pooling", type=click.Choice(["sum", "log", "statistics", "attention"]), help="frames to utterances")
 @click.option("--seed", type=int)
 @click.option("--fold", "folds", multiple=True, help="only this fold (may be repeated)")
+@click.option("--am", help="layers of this acoustic model learn too; DATA_DIR then holds its features, not bottlenecks")
+@click.option("--node", default="tdnnf12", show_default=True, help="of --am, below the classifier")
+@click.option("--train-above", default="lda", show_default=True, help="of --am, the layers above this node learn")
+@click.option("--subsampling", default=1, show_default=True, help="of --am, every n-th frame is computed")
+@click.option("--ivector-dir", help="of --am")
 @options.max_dropped
 @click.argument("data_dir")
 @click.argument("folds_dir")
 @click.argument("exp_dir")
 def train(
-    conf: str | None, selection: str | None, seed: int | None, folds: tuple[str, ...], max_dropped: float,
-    data_dir: str, folds_dir: str, exp_dir: str,
+    conf: str | None, selection: str | None, pooling: str | None, seed: int | None, folds: tuple[str, ...], am: str | None,
+    node: str, train_above: str, subsampling: int, ivector_dir: str | None, max_dropped: float, data_dir: str,
+    folds_dir: str, exp_dir: str,
 ) -> None:
     """One classifier per fold of FOLDS_DIR on the features of DATA_DIR, into EXP_DIR/fold*."""
     from pyser.config import read_conf
     from pyser.ser.frame_classifier import SerConfig
     from pyser.ser.train import train_folds
+    from pyser.ser.trunk import TrunkConfig
 
-    config = read_conf(conf, SerConfig, selection=selection, seed=seed)
-    train_folds(data_dir, folds_dir, exp_dir, config, folds, max_dropped)
+    config = read_conf(conf, SerConfig, selection=selection, pooling=pooling, seed=seed)
+    trunk = None if am is None else TrunkConfig(am, node, train_above, subsampling)
+    train_folds(data_dir, folds_dir, exp_dir, config, folds, max_dropped, trunk, ivector_dir)
 
 
 @group.command("package-frontend")
@@ -56,14 +65,38 @@ def package(
                            ivector_mode))
 
 
-@group.command()
-@click.option("--model", "exp_dir", type=click.Path(), required=True, help="experiment (mean of its folds) or one fold")
-@click.argument("recordings", nargs=-1, required=True)
-def predict(exp_dir: str, recordings: tuple[str, ...]) -> None:
-    """Emotion and posteriors of RECORDINGS (any format, rate, channels), one line each."""
-    from pyser.ser.predict import load_predictor
+model_option = click.option("--model", "exp_dir", type=click.Path(), required=True,
+                            help="experiment (the mean of its folds), or one fold of it")
 
-    predictor = load_predictor(exp_dir)
-    for recording in recordings:
-        found = predictor(recording)
-        print(recording, found.emotion, *(f"{label}={p:.3f}" for label, p in found.posteriors.items()), flush=True)
+
+@group.command()
+@model_option
+@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True,
+              help="json: an object a line")
+@options.allow_pipes
+@click.argument("sources", nargs=-1, required=True)
+def predict(exp_dir: str, form: str, allow_pipes: bool, sources: tuple[str, ...]) -> None:
+    """Emotion and posteriors of SOURCES: audio files (any format, rate, channels), Kaldi data directories, `-` for the bytes
+    of an audio file from standard input.
+
+    What cannot be read is said on stderr, all else is predicted; then the exit status is 1.
+    """
+    import sys
+
+    import pyser
+    from pyser.ser.listing import print_predictions
+
+    sys.exit(print_predictions(pyser.load(exp_dir), sources, form, allow_pipes) > 0)
+
+
+@group.command()
+@model_option
+@click.argument("recording")
+@click.argument("png", metavar="OUT.png")
+def plot(exp_dir: str, recording: str, png: str) -> None:
+    """Spectrogram of RECORDING and the posteriors over its time, into OUT.png."""
+    import pyser
+    from pyser.ser.plot import plot_posteriors
+
+    if converted := plot_posteriors(pyser.load(exp_dir), recording, png):
+        click.echo(f"{recording}: {converted}", err=True)

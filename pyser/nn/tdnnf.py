@@ -234,23 +234,27 @@ class TdnnF(nn.Module):
             parts.append(ivector[:, None].expand(-1, x.shape[1] - 2, -1))
         return torch.cat(parts, dim=2)
 
-    def forward(self, x: Tensor, ivector: Tensor | None, subsampling: int = 1) -> tuple[Tensor, Tensor]:
-        """x (N, left_context + T + right_context, feat_dim), ivector (N, ivector_dim) or None ->
-        output (N, ceil(T / subsampling), num_pdfs), not normalised, and output-xent, log-softmaxed.
+    def hidden(self, x: Tensor, ivector: Tensor | None, subsampling: int = 1, layers: int | None = None) -> Tensor:
+        """x (N, context + T + context, feat_dim), ivector (N, ivector_dim) or None -> (N, ceil(T / subsampling), dim) after
+        so many TDNN-F layers (0: tdnn1; None: all), context = 1 + their strides.
 
         Frames are thinned to every `subsampling`-th as soon as all strides still to come are its multiples.
         """
+        strides = self.config.strides[:layers]
         thinning = 1
         x = F.linear(self.splice(x, ivector), self.lda_matrix, self.lda_offset)
         x = self.dropout1(self.batchnorm1(F.relu(self.affine1(x))))
-        for number, layer in enumerate(self.layers):
-            if thinning == 1 and all(stride % subsampling == 0 for stride in self.config.strides[number:]):
+        for number, layer in enumerate(self.layers[:layers]):
+            if thinning == 1 and all(stride % subsampling == 0 for stride in strides[number:]):
                 # The frames still in front of output frame 0 are a multiple of `subsampling`: it stays among those kept.
                 x, thinning = x[:, ::subsampling], subsampling
             x = layer(x, thinning)
-        if thinning == 1:
-            x = x[:, ::subsampling]
-        x = self.prefinal_l(x)
+        return x if thinning == subsampling else x[:, ::subsampling]
+
+    def forward(self, x: Tensor, ivector: Tensor | None, subsampling: int = 1) -> tuple[Tensor, Tensor]:
+        """x (N, left_context + T + right_context, feat_dim), ivector (N, ivector_dim) or None ->
+        output (N, ceil(T / subsampling), num_pdfs), not normalised, and output-xent, log-softmaxed."""
+        x = self.prefinal_l(self.hidden(x, ivector, subsampling))
         return self.chain(x), self.xent(x).log_softmax(dim=2)
 
     @torch.no_grad()

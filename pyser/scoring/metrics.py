@@ -49,6 +49,19 @@ def macro_f1(counts: np.ndarray) -> float:
     return float(f1.mean()) if len(f1) else float("nan")
 
 
+def mean_shares(counts: np.ndarray) -> np.ndarray:
+    """Mean over the folds of their row-normalised matrices: counts (F, K, K) -> (K, K), as in Zhou & Beigi's Figure 1.
+
+    A fold without references of a class does not count for that class's row; a row without any reference is 0.
+
+    >>> mean_shares(np.array([[[1, 0], [0, 0]], [[4, 4], [0, 2]]])).tolist()
+    [[0.75, 0.25], [0.0, 1.0]]
+    """
+    totals = counts.sum(axis=2, keepdims=True)  # (F, K, 1)
+    shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
+    return np.asarray(shares.sum(axis=0) / np.maximum((totals > 0).sum(axis=0), 1))
+
+
 def figures(counts: np.ndarray) -> dict[str, float]:
     """ua, wa and macro_f1, as fractions."""
     return {"ua": unweighted_accuracy(counts), "wa": weighted_accuracy(counts), "macro_f1": macro_f1(counts)}

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pyser.errors import PyserError
-from pyser.files import read_json, write_json
+from pyser.files import read_json, read_lines, write_json
 from pyser.kaldi.tables import read_table
 from pyser.scoring.metrics import confusion, figures, recalls
-from pyser.ser.folds import PARTS, SELECTIONS, Fold, check_leaks, read_fold
+from pyser.ser.folds import PARTS, SELECTIONS, Fold, check_leaks, digest, read_fold
 
 Results = dict[str, Any]
 METRICS = ("ua", "wa", "macro_f1")
@@ -29,15 +29,21 @@ def score_experiment(exp_dir: str | Path) -> Results:
     """Score the finished folds of `exp_dir`, write exp_dir/results.json and return its content.
 
     PyserError when a fold leaks (test speakers trained on or selected on), when a checkpoint was trained or selected
-    on other lists than those it is scored with, or when the posteriors are not those of the test list.
+    on other lists, labels, settings or features than those it is scored with, or when the posteriors are not the
+    checkpoint's or not those of the test list.
     """
     exp_dir = Path(exp_dir)
     settings = read_json(exp_dir / "ser.json", "labels", "config", "folds")
     emotions, speakers = read_table(exp_dir / "utt2emo"), read_table(exp_dir / "utt2spk")
     labels, asked = settings["labels"], settings["folds"]
+    unasked = {path.parent.name for path in exp_dir.glob("fold*/test_posteriors.txt")} - {f"fold{name}" for name in asked}
+    if unasked:
+        raise PyserError(f"{exp_dir}: {min(unasked)} is not among the folds of ser.json, so its result would be left out; "
+                         "move it elsewhere, or train all folds again")
     folds: list[dict[str, Any]] = []
     decisions: dict[str, list[str]] = {}  # utterance -> fold, label, decision
     missing = []
+    features: dict[str, str] = {}  # fold -> digest of what it was trained on
     for name, num_asked in asked.items():
         directory = exp_dir / f"fold{name}"
         if not (directory / "test_posteriors.txt").exists():
@@ -45,8 +51,15 @@ def score_experiment(exp_dir: str | Path) -> Results:
             continue
         fold = read_fold(directory, name)
         check_leaks(fold, speakers)
-        epoch = check_checkpoint(directory / "final.safetensors", fold)
+        checkpoint = check_checkpoint(directory / "final.safetensors", fold, settings, emotions)
+        features[name] = checkpoint.get("features", "")
+        other = next((before for before in features if features[before] != features[name]), None)
+        if other is not None:
+            raise PyserError(f"{exp_dir}: folds {other} and {name} were trained on different features; train both again")
         hyps = read_decisions(directory / "test_posteriors.txt", fold.test, labels)
+        if checkpoint.get("posteriors") != digest(read_lines(directory / "test_posteriors.txt")):
+            raise PyserError(f"{directory}/test_posteriors.txt: not what the checkpoint beside it gave; train this fold "
+                             "again")
         twice = decisions.keys() & hyps.keys()
         if twice:
             raise PyserError(f"{exp_dir}: {min(twice)} is in the test list of two folds; pooling would count it twice")
@@ -54,7 +67,7 @@ def score_experiment(exp_dir: str | Path) -> Results:
         decisions |= {utt: [name, refs[utt], hyps[utt]] for utt in fold.test}
         counts = confusion(list(refs.values()), list(hyps.values()), labels)
         folds.append({
-            "name": name, **figures(counts), "confusion": counts.tolist(), "epoch": epoch,
+            "name": name, **figures(counts), "confusion": counts.tolist(), "epoch": int(checkpoint["epoch"]),
             "utterances": {part: len(getattr(fold, part)) for part in PARTS},
             "test_dropped": num_asked - len(fold.test),
             "speakers": {part: len({speakers[utt] for utt in getattr(fold, part)}) for part in PARTS},
@@ -65,21 +78,21 @@ def score_experiment(exp_dir: str | Path) -> Results:
     pooled = np.sum([fold["confusion"] for fold in folds], axis=0)
     frontend = exp_dir / "frontend" / "frontend.json"
     packaged = read_json(frontend) if frontend.exists() else {}
-    selection, about = settings["config"]["selection"], settings.get("about", {})
+    config, about = settings["config"], settings.get("about", {})
     results: Results = {
         "name": exp_dir.resolve().name,
         "system": re.sub(r"_seed\d+$", "", exp_dir.resolve().name),
-        "seed": settings["config"]["seed"],
-        "selection": selection,
-        "selection_note": SELECTION_NOTES[selection],
+        "seed": config["seed"],
+        "selection": config["selection"],
+        "selection_note": SELECTION_NOTES[config["selection"]],
         "ivector_mode": packaged.get("ivector_mode", "not stated"),
-        "node": packaged.get("node", "not stated"),
+        "node": config.get("trunk_node", packaged.get("node", "not stated")),
         "corpus": about.get("corpus", Path(settings.get("data", "")).name),
         "label_set": about.get("label_set", "not stated"),
         "subset": about.get("subset", "not stated"),
         "labels": labels,
         "label_counts": dict(sorted(Counter(ref for _, ref, _ in decisions.values()).items())),
-        "config": settings["config"],
+        "config": config,
         "mean": {name: float(np.mean([fold[name] for fold in folds])) for name in METRICS},
         "std": {name: float(np.std([f[name] for f in folds], ddof=1)) if len(folds) > 1 else None for name in METRICS},
         "pooled": {**figures(pooled), "confusion": pooled.tolist(), "n": int(pooled.sum()),
@@ -87,35 +100,54 @@ def score_experiment(exp_dir: str | Path) -> Results:
         "folds": folds,
         "folds_missing": missing,
         "notes": {"mean, std": "over folds; std with n - 1", "pooled": "one confusion matrix over all test lists",
-                  "decisions": "utterance: fold, label, decision"},
+                  "confusion": "counts; row = label, column = decision", "decisions": "utterance: fold, label, decision"},
         "decisions": dict(sorted(decisions.items(), key=lambda item: item[0].encode())),
     }
     write_json(exp_dir / "results.json", results)
     return results
 
 
-def check_checkpoint(path: Path, fold: Fold) -> int:
-    """The epoch of the checkpoint at `path`; PyserError unless it was made with this fold's lists and did not see its
-    test list."""
+def check_checkpoint(path: Path, fold: Fold, settings: Results, emotions: Mapping[str, str]) -> dict[str, str]:
+    """Metadata of the checkpoint at `path`; PyserError unless it was made for this fold, with these lists, emotions and
+    settings (ser.json), and did not see its test list."""
     from pyser.nn.model_io import read
 
     metadata = read(path)[1]
     try:
-        trained, selection = json.loads(metadata["digests"]), metadata["selection"]
-        selected_on, epoch = metadata["selected_on"], int(metadata["epoch"])
-    except (KeyError, ValueError):
+        trained, config = dict(json.loads(metadata["digests"])), dict(json.loads(metadata["config"]))
+        config |= {f"trunk_{key}": value for key, value in json.loads(metadata.get("trunk", "{}")).items()}
+        labels, selection, selected_on = json.loads(metadata["labels"]), metadata["selection"], metadata["selected_on"]
+        epoch, name = int(metadata["epoch"]), metadata["fold"]
+    except (AttributeError, KeyError, TypeError, ValueError):
         raise PyserError(f"{path}: does not say what it was selected on, so it is not scored; train it again") from None
+    unlabelled = [utt for part in PARTS for utt in getattr(fold, part) if utt not in emotions]
+    if unlabelled:
+        raise PyserError(f"{path.parent.parent}/utt2emo: {unlabelled[0]} of fold {fold.name} is not in it; train again")
     now = fold.digests()
+    now["labels"] = digest(f"{utt} {emotions[utt]}" for part in PARTS for utt in getattr(fold, part))
     if selection not in SELECTIONS:
         raise PyserError(f"{path}: unknown selection '{selection}'; known: {' '.join(SELECTIONS)}")
-    if selected_on == now["test"] or trained["train"] == now["test"]:
+    if now["test"] in (selected_on, trained.get("train"), trained.get("valid")):
         raise PyserError(f"{path}: selected or trained on the test list of fold {fold.name}; it is not scored on it")
     if selected_on != (now["valid"] if selection == "valid" else ""):
         raise PyserError(f"{path}: not selected on this fold's valid.list; train this fold again")
     for part in PARTS:
         if trained.get(part) != now[part]:
             raise PyserError(f"{path}: made with another {part}.list than the one beside it; train this fold again")
-    return epoch
+    if trained.get("labels") != now["labels"]:
+        raise PyserError(f"{path}: made with other emotions than {path.parent.parent}/utt2emo says; train this fold again")
+    if name != fold.name:
+        raise PyserError(f"{path}: the checkpoint of fold {name}, not of fold {fold.name}; undo the renaming")
+    then = config | {"selection": selection, "labels": labels}
+    asked = settings["config"] | {"labels": settings["labels"]}
+    odd = sorted(key for key in then.keys() | asked.keys() if then.get(key) != asked.get(key))
+    if odd:
+        raise PyserError(f"{path}: made with {odd[0]} {then.get(odd[0])}, but ser.json says {asked.get(odd[0])}; one "
+                         "experiment has one setting: train this fold again")
+    if selection == "last" and epoch != config.get("num_epochs"):
+        raise PyserError(f"{path}: epoch {epoch} of {config.get('num_epochs')}, but it says that none was selected; train "
+                         "this fold again")
+    return metadata
 
 
 def read_decisions(path: Path, utts: Sequence[str], labels: Sequence[str]) -> dict[str, str]:
@@ -139,3 +171,26 @@ def read_results(path: str | Path) -> Results:
     """A results.json, or the one in a directory."""
     path = Path(path)
     return read_json(path / "results.json" if path.is_dir() else path, "system", "mean", "std", "pooled", "decisions")
+
+
+def statements(result: Results) -> dict[str, str]:
+    """All that a result says about how it was made, but for its name, node and seed; what it does not say is not in it."""
+    missing = result.get("folds_missing", [])
+    num_folds = str(len(result["folds"])) + (f" of {len(result['folds']) + len(missing)}" if missing else "")
+    said = {name: result[name] for name in ("corpus", "label_set", "subset", "selection", "ivector_mode")}
+    said |= {"labels": " ".join(result["labels"]), "folds": num_folds, "n": str(result["pooled"]["n"])}
+    said |= {name: value if isinstance(value, str) else json.dumps(value) for name, value in result["config"].items()
+             if name not in ("seed", "selection", "trunk_node")}
+    return {name: value for name, value in said.items() if value != "not stated"}
+
+
+def by_system(results: Sequence[Results]) -> list[list[Results]]:
+    """Results that differ in nothing but the seed, together and ordered by it."""
+    groups: dict[tuple[object, ...], dict[int, Results]] = {}
+    for result in results:
+        group = groups.setdefault((result["system"], result["node"], *statements(result).items()), {})
+        if result["seed"] in group:
+            raise PyserError(f"{result['name']}: seed {result['seed']} of {result['system']} is given twice; give every "
+                             "seed once")
+        group[result["seed"]] = result
+    return [[group[seed] for seed in sorted(group)] for group in groups.values()]

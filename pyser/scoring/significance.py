@@ -1,4 +1,4 @@
-"""Are two systems different? Paired tests over the utterances that both were scored on."""
+"""Are systems different? Paired tests over the utterances that both were scored on, and Holm's correction for many."""
 
 from __future__ import annotations
 
@@ -43,7 +43,11 @@ def paired_bootstrap(
 ) -> dict[str, Difference]:
     """Differences in "ua" and "wa" when the utterances are drawn again with replacement.
 
-    a_correct, b_correct (N,): 1 or 0 per utterance, or the share of a system's seeds that were right.
+    a_correct, b_correct (N,): 1 or 0 per utterance, or the share of a system's seeds that were right. Pooled UA and WA
+    are linear in these for fixed references, so with shares the differences are those of the means over seeds.
+
+    Covered is the choice of test utterances, for the very models that were trained: neither other seeds (hence three or
+    more for a claim) nor other speakers, whose utterances are drawn as if they were independent of one another.
     """
     classes, index = np.unique(np.asarray(refs), return_inverse=True)
     # Utterances with the same class and outcomes are interchangeable, so drawing utterances is drawing such cells.
@@ -59,7 +63,21 @@ def paired_bootstrap(
     return {"ua": _difference(np.nanmean(by_class, axis=1)), "wa": _difference(drawn @ gain / n)}
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values corrected for their number, in the same order (Holm 1979, A simple sequentially rejective procedure).
+
+    >>> holm([0.01, 0.04, 0.02])
+    [0.03, 0.04, 0.04]
+    """
+    corrected, largest = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        corrected[i] = largest
+    return corrected
+
+
 def _difference(values: np.ndarray) -> Difference:
+    values = np.round(values, 12)  # (shares of three seeds add up to zero only nearly)
     draws = values[1:]
     # The share of draws on the other side of zero; the observed value counts as one draw, so p is never 0.
     side = min(int((draws <= 0).sum()), int((draws >= 0).sum()))

@@ -1,51 +1,82 @@
-"""Tables of results, drawn from results.json files: aligned text for the terminal, Markdown for RESULTS.md."""
+"""Tables of results, drawn from results.json files: aligned text for the terminal, Markdown, and LaTeX for a paper."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
 
 from pyser.errors import PyserError
-from pyser.scoring.results import Results
-from pyser.scoring.significance import Difference, mcnemar, paired_bootstrap
+from pyser.scoring.results import METRICS, Results, by_system, statements
+from pyser.scoring.significance import Difference, holm, mcnemar, paired_bootstrap
 
-HEADER = ("system", "data", "selection", "i-vectors", "folds", "n", "UA", "WA", "macro F1", "pooled UA", "pooled WA")
+SPREAD = "UA, WA and macro F1 in per cent: mean ± std over folds; of several seeds: mean ± std over the seeds' means."
+LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--",
+         **{character: f"\\{character}" for character in "&%$#_{}"}}
 
 
-def results_table(results: Sequence[Results], markdown: bool = False) -> str:
-    """One row per result, and one more (mean ± std over seeds) for every system with several seeds. Per cent.
+def results_table(results: Sequence[Results], style: str = "text") -> str:
+    """One row per result, and one more for every system with several seeds; `style` is text, markdown or latex.
 
-    UA, WA and macro F1: mean ± std over the folds.
+    SPREAD says what stands behind each ±. A setting that is not the same in all results has a column of its own.
     """
+    systems = by_system(results)
+    said = [statements(result) for result in results]
+    settings = [name for name in dict.fromkeys(name for result in results for name in result["config"])
+                if name != "selection" and len({about.get(name) for about in said}) > 1]
     rows = []
     for result in results:
-        spread = [_plus_minus(result["mean"][name], result["std"][name]) for name in ("ua", "wa", "macro_f1")]
-        pooled = [_percent(result["pooled"][name]) for name in ("ua", "wa")]
-        rows.append([result["name"], *_about(result), *spread, *pooled])
-    for key, group in by_system(results).items():
+        spread = [_plus_minus(result["mean"][name], result["std"][name]) for name in METRICS]
+        pooled = [_percent(result["pooled"][name]) for name in METRICS[:2]]
+        rows.append([result["name"], *_about(result, settings), *spread, *pooled])
+    for group in systems:
         if len(group) > 1:
-            means = [_over(group, "mean", name) for name in ("ua", "wa", "macro_f1")]
-            pooled = [_over(group, "pooled", name) for name in ("ua", "wa")]
-            rows.append([f"{key[0]}, {len(group)} seeds", *_about(group[0]), *means, *pooled])
-    return format_table(HEADER, rows, markdown)
+            spread = [_over(group, "mean", name) for name in METRICS]
+            pooled = [_over(group, "pooled", name) for name in METRICS[:2]]
+            rows.append([f"{group[0]['system']}, {len(group)} seeds", *_about(group[0], settings), *spread, *pooled])
+    header = ("system", "data", "selection", "i-vectors", *settings, "folds", "n", "UA", "WA", "macro F1", "pooled UA",
+              "pooled WA")
+    table = format_table(header, rows, style)
+    return f"% {SPREAD.replace('±', '+-')}\n{table}" if style == "latex" else f"{table}\n\n{SPREAD}"
 
 
-def fold_table(result: Results, markdown: bool = False) -> str:
+def fold_table(result: Results) -> str:
     """UA, WA and macro F1 of every fold, their mean ± std, and pooled. Per cent."""
     rows = []
     for fold in result["folds"]:
         counts = [str(fold["utterances"][part]) for part in ("train", "valid", "test")]
-        rows.append([fold["name"], *counts, str(fold["epoch"]), *(_percent(fold[m]) for m in ("ua", "wa", "macro_f1"))])
-    spread = [_plus_minus(result["mean"][name], result["std"][name]) for name in ("ua", "wa", "macro_f1")]
-    rows.append(["mean ± std", "", "", "", "", *spread])
+        rows.append([fold["name"], *counts, str(fold["epoch"]), *(_percent(fold[m]) for m in METRICS)])
+    rows.append(["mean ± std", "", "", "", "", *(_plus_minus(result["mean"][m], result["std"][m]) for m in METRICS)])
     pooled = result["pooled"]
-    rows.append(["pooled", "", "", str(pooled["n"]), "", *(_percent(pooled[m]) for m in ("ua", "wa", "macro_f1"))])
-    return format_table(("fold", "train", "valid", "test", "epoch", "UA", "WA", "macro F1"), rows, markdown)
+    rows.append(["pooled", "", "", str(pooled["n"]), "", *(_percent(pooled[m]) for m in METRICS)])
+    return format_table(("fold", "train", "valid", "test", "epoch", "UA", "WA", "macro F1"), rows)
 
 
-def comparison(a: Sequence[Results], b: Sequence[Results]) -> str:
-    """Paired tests of system B against system A, over the utterances that both were scored on; one result per seed."""
+def made_with(result: Results) -> str:
+    """One line: node, seed and all else that the result says about how it was made."""
+    said = {"node": result["node"], "seed": str(result["seed"])} | statements(result)
+    return f"{result['name']}: " + ", ".join(f"{name} {value}" for name, value in said.items() if value != "not stated")
+
+
+def comparisons(systems: Sequence[Sequence[Results]]) -> str:
+    """Paired tests of each further system against the first; for several, their p-values corrected after Holm too."""
+    texts, found = zip(*(comparison(systems[0], system) for system in systems[1:]), strict=True)
+    if len(found) == 1:
+        return str(texts[0])
+    lines = [f"Holm's correction for {len(found)} comparisons with A (paired bootstrap):"]
+    for name in found[0]:
+        corrected = holm([differences[name].p for differences in found])
+        for system, p in zip(systems[1:], corrected, strict=True):
+            lines.append(f"{name.upper()} of {_names(system)}: p = {p:.3g}")
+    return "\n\n".join([*texts, "\n".join(lines)])
+
+
+def comparison(a: Sequence[Results], b: Sequence[Results]) -> tuple[str, dict[str, Difference]]:
+    """Paired tests of system B against system A, over the utterances that both were scored on; one result per seed.
+
+    Returns the text, and the bootstrap's differences in "ua" and "wa".
+    """
     every = [*a, *b]
     utts = sorted(set.intersection(*(set(result["decisions"]) for result in every)))
     if not utts:
@@ -60,7 +91,8 @@ def comparison(a: Sequence[Results], b: Sequence[Results]) -> str:
     left_out = max(len(result["decisions"]) for result in every) - len(utts)
     lines[-1] += f" ({left_out} left out: not scored by both)" if left_out else ""
     right_a, right_b = (np.stack([_right(result, utts) for result in side]) for side in (a, b))  # (seeds, N)
-    for name, difference in paired_bootstrap(refs, right_a.mean(axis=0), right_b.mean(axis=0)).items():
+    differences = paired_bootstrap(refs, right_a.mean(axis=0), right_b.mean(axis=0))
+    for name, difference in differences.items():
         lines.append(f"{name.upper()} of B - A: {_difference(difference)}")
     for i in range(min(len(a), len(b))):
         only_a, only_b, p = mcnemar(list(right_a[i]), list(right_b[i]))
@@ -69,50 +101,51 @@ def comparison(a: Sequence[Results], b: Sequence[Results]) -> str:
     if min(len(a), len(b)) < 3:
         lines.append(f"{len(a)} and {len(b)} seeds: the tests cover the choice of utterances, not of seeds; "
                      "claim a difference on 3 seeds or more")
-    return "\n".join(lines)
+    return "\n".join(lines), differences
 
 
-def two_systems(results: Sequence[Results]) -> tuple[list[Results], list[Results]]:
-    """Split results into two systems (A: that of the first one), each ordered by seed."""
-    if len(results) == 2:
-        return [results[0]], [results[1]]
-    groups = [sorted(group, key=lambda result: int(result["seed"])) for group in by_system(results).values()]
-    if len(groups) != 2:
-        raise PyserError(f"{len(results)} results of {len(groups)} systems; give two, or the seeds of two systems")
-    return groups[0], groups[1]
+def systems_of(results: Sequence[Results]) -> list[list[Results]]:
+    """Results as the systems to compare, the first being the one that the others are compared with. Two results are two
+    systems even if they differ in the seed only."""
+    systems = [[result] for result in results] if len(results) == 2 else by_system(results)
+    if len(systems) < 2:
+        raise PyserError(f"{len(results)} results of one system; give two, or the seeds of two systems or more")
+    return systems
 
 
-def by_system(results: Sequence[Results]) -> dict[tuple[str, ...], list[Results]]:
-    """Results that differ in nothing but the seed, together."""
-    groups: dict[tuple[str, ...], list[Results]] = {}
-    for result in results:
-        key = (result["system"], *_about(result), " ".join(result["labels"]))
-        groups.setdefault(key, []).append(result)
-    return groups
-
-
-def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], markdown: bool = False) -> str:
-    """Columns as wide as their longest cell; the first to the left, the others to the right.
+def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], style: str = "text") -> str:
+    """Columns as wide as their longest cell; the first to the left, the others to the right. LaTeX needs booktabs.
 
     >>> print(format_table(("fold", "UA"), [("1", "50.0")]))
     fold    UA
     1     50.0
     """
     cells = [list(header), *(list(row) for row in rows)]
+    if style == "latex":
+        cells = [[_latex(cell) for cell in row] for row in cells]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     lines = [[cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))]
              for row in cells]
-    if not markdown:
+    if style == "text":
         return "\n".join("  ".join(line).rstrip() for line in lines)
-    rule = ["-" * widths[0], *("-" * (w - 1) + ":" for w in widths[1:])]
-    return "\n".join(f"| {' | '.join(line)} |" for line in [lines[0], rule, *lines[1:]])
+    if style == "markdown":
+        rule = ["-" * widths[0], *("-" * (w - 1) + ":" for w in widths[1:])]
+        return "\n".join(f"| {' | '.join(line)} |" for line in [lines[0], rule, *lines[1:]])
+    body = [f"{' & '.join(line)} \\\\" for line in lines]
+    return "\n".join([f"\\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}", r"\toprule", body[0], r"\midrule", *body[1:],
+                      r"\bottomrule", r"\end{tabular}"])
 
 
-def _about(result: Results) -> list[str]:
-    missing = len(result.get("folds_missing", []))
-    folds = f"{len(result['folds'])} of {len(result['folds']) + missing}" if missing else str(len(result["folds"]))
-    known = [str(result[name]) for name in ("corpus", "label_set", "subset") if result[name] != "not stated"]
-    return [" ".join(known), result["selection"], result["ivector_mode"], folds, str(result["pooled"]["n"])]
+def _latex(cell: str) -> str:
+    """`1.5 ± 0.2` as mathematics, all else as the text it is."""
+    number = re.fullmatch(r"(-?[\d.]+) ± ([\d.]+)", cell)
+    return rf"${number[1]} \pm {number[2]}$" if number else "".join(LATEX.get(character, character) for character in cell)
+
+
+def _about(result: Results, settings: Sequence[str]) -> list[str]:
+    said = statements(result)
+    data = " ".join(said[name] for name in ("corpus", "label_set", "subset") if name in said)
+    return [data, *(said.get(name, "") for name in ("selection", "ivector_mode", *settings, "folds", "n"))]
 
 
 def _over(group: Sequence[Results], part: str, name: str) -> str:

@@ -1,8 +1,8 @@
 """Emotion of a recording, in three lines:
 
-    from pyser.ser import predict
-    predictor = predict.load_predictor("exp/ser_tdnnf12")
-    print(predictor("some.wav").emotion)
+    import pyser
+    predictor = pyser.load("exp/ser_tdnnf12")
+    print(predictor.predict("some.wav").emotion)
 
     audio -> 16 kHz mono -> MFCC -> online i-vectors -> bottleneck node -> frame classifiers of all folds -> emotion
              (exp/frontend holds all that comes before the classifiers, so an experiment can be moved as a whole)
@@ -13,38 +13,45 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass
-from fractions import Fraction
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TypeVar, overload
 
 import numpy as np
+import torch
 
 from pyser.config import read_conf
 from pyser.errors import PyserError
 from pyser.features.mfcc import MfccConfig, mfcc
 from pyser.files import read_lines, write_json
-from pyser.kaldi.wav import INT16, load_audio, resample
+from pyser.ivector.directory import FILES, OnlineExtractor, load_extractor
+from pyser.ivector.online import SpeakerState, check_feats, extract_batch
 from pyser.nn.compute import ComputeConfig, compute
 from pyser.nn.model_io import load_nnet3, model_file
 from pyser.nn.nnet3 import Nnet3
-from pyser.ser.frame_classifier import FrameClassifier, read_classifier, utterance_posteriors
+from pyser.ser.frame_classifier import CHUNK, utterance_posteriors
+from pyser.ser.network import EmotionNetwork, read_network
+from pyser.ser.recording import Audio, Recording, naming, read_recording
 
-Audio = str | os.PathLike[str] | tuple[np.ndarray, int]
+AnyAudio = TypeVar("AnyAudio", bound=Audio)
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The emotion with the largest posterior, and all posteriors (they sum to 1)."""
+    """The emotion with the largest posterior, and all posteriors (they sum to 1), of so many seconds; `converted` says how
+    the recording was made to fit the network, '' if it did."""
 
     emotion: str
     posteriors: dict[str, float]
+    seconds: float
+    converted: str = ""
 
 
 @dataclass(frozen=True)
 class FrontendConfig:
-    """How the classifiers' input is made; ivector_mode is the one the training features had (a single recording
-    always starts fresh)."""
+    """How the classifiers' input is made; ivector_mode is the one the training features had: carry-over, per-utterance, or
+    none (a single recording always starts fresh)."""
 
     node: str
     subsampling: int = 1
@@ -60,66 +67,94 @@ class Frontend:
     config: FrontendConfig
     mfcc: MfccConfig
     model: Nnet3
-    extractor: Any  # None for a network without i-vectors
+    extractor: OnlineExtractor | None  # None for a network without i-vectors
 
-    def __call__(self, samples: np.ndarray) -> np.ndarray:
-        """Bottlenecks (frames, D) of samples (T,) in int16 scale at self.mfcc.sample_frequency."""
+    def seconds(self, frames: int) -> np.ndarray:
+        """(frames,): the middle of the window of each of the first so many bottlenecks, in seconds."""
+        first = self.mfcc.frame_length if self.mfcc.snip_edges else self.mfcc.frame_shift
+        return (np.arange(frames) * self.config.subsampling * self.mfcc.frame_shift + first / 2) / 1000
+
+    def new_speaker(self) -> SpeakerState | None:
+        """For the utterances of one speaker to be called with, where i-vectors are carried over."""
+        carried = self.extractor is not None and self.config.ivector_mode == "carry-over"
+        return SpeakerState.new(self.extractor) if self.extractor is not None and carried else None
+
+    def inputs(self, samples: np.ndarray, speaker: SpeakerState | None = None) -> tuple[np.ndarray, np.ndarray | None]:
+        """MFCCs (T, D) and i-vectors (rows, D) of samples in int16 scale at self.mfcc.sample_frequency. The i-vectors go on
+        from what `speaker` has said before, which this is added to."""
         feats = mfcc(samples, self.mfcc)
         if not len(feats):
             raise PyserError(f"{len(samples)} samples are less than one window of {self.mfcc.frame_length:g} ms")
         ivectors = None
         if self.extractor is not None:
-            from pyser.ivector.online import extract_utterance
+            config = replace(self.extractor.config, ivector_period=self.config.ivector_period)
+            state = speaker or SpeakerState.new(self.extractor)
+            ivectors = extract_batch(self.extractor, [check_feats(self.extractor, feats)], [state], config)[0]
+        return feats, ivectors
 
-            ivectors = extract_utterance(self.extractor, feats, self.config.ivector_period)
+    def bottlenecks(self, feats: np.ndarray, ivectors: np.ndarray | None) -> np.ndarray:
+        """(frames, D) of what `inputs` gives."""
         return compute(self.model, feats, ivectors, ComputeConfig(
             self.config.node, self.config.frames_per_chunk, self.config.subsampling, self.config.ivector_period))
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """Call it with a path, or with (samples, rate)."""
+    """What `pyser.load` gives: front end and the networks of the folds, to call `predict` of."""
 
     frontend: Frontend
-    classifiers: tuple[FrameClassifier, ...]
+    networks: tuple[EmotionNetwork, ...]
 
     @property
     def labels(self) -> tuple[str, ...]:
-        return self.classifiers[0].labels
+        return self.networks[0].classifier.labels
 
-    def __call__(self, audio: Audio) -> Prediction:
-        """Any format, sample rate and number of channels. samples: (T,) or (T, channels), float in -1 … 1 or int16."""
-        name = "samples" if isinstance(audio, tuple) else str(audio)
-        samples = to_mono(audio, self.frontend.mfcc.sample_frequency)
-        try:
-            feats = self.frontend(samples)
-            folds = [utterance_posteriors(classifier, feats) for classifier in self.classifiers]
-        except PyserError as error:
-            raise PyserError(f"{name}: {error}") from None
+    @property
+    def rate(self) -> int:
+        """Hz of the recordings that the network was trained on."""
+        return self.frontend.mfcc.sample_frequency
+
+    @overload
+    def predict(self, audio: Audio) -> Prediction: ...
+
+    @overload
+    def predict(self, audio: list[AnyAudio]) -> list[Prediction]: ...
+
+    def predict(self, audio: Audio | list[AnyAudio]) -> Prediction | list[Prediction]:
+        """The emotion of a path or of (samples, rate), in any format and at any rate, as `read_recording` takes them; of a
+        list of these, all their emotions."""
+        if isinstance(audio, list):
+            return [self.predict(one) for one in audio]
+        recording = read_recording(audio, self.rate)
+        return self.decide(recording, self.features(recording))
+
+    def features(self, recording: Recording, speaker: SpeakerState | None = None) -> tuple[np.ndarray, ...]:
+        """What the classifier of each fold takes, (frames, D), of a recording at self.rate: bottlenecks of the front end, or
+        of layers that have been trained with the fold."""
+        with naming(recording.name):
+            feats, ivectors = self.frontend.inputs(recording.samples, speaker)
+            if all(network.trunk is None for network in self.networks):
+                return (self.frontend.bottlenecks(feats, ivectors),) * len(self.networks)
+        return tuple(n.trunk.bottlenecks(feats, ivectors) for n in self.networks if n.trunk is not None)
+
+    def decide(self, recording: Recording, feats: Sequence[np.ndarray]) -> Prediction:
+        """The emotion of a recording with these features: the largest mean over the folds of its posteriors."""
+        with naming(recording.name):
+            folds = [utterance_posteriors(n.classifier, x) for n, x in zip(self.networks, feats, strict=True)]
         mean = np.mean(folds, axis=0)
         posteriors = {label: float(p) for label, p in zip(self.labels, mean, strict=True)}
-        return Prediction(self.labels[int(np.argmax(mean))], posteriors)
+        return Prediction(self.labels[int(np.argmax(mean))], posteriors, recording.seconds, recording.converted)
+
+    def frame_posteriors(self, feats: Sequence[np.ndarray]) -> np.ndarray:
+        """Posteriors (frames, K) of single frames, the mean over the folds; PyserError where only utterances have some."""
+        folds = []
+        with torch.no_grad():
+            for network, rows in zip(self.networks, feats, strict=True):
+                folds.append(torch.cat([network.classifier(x).exp() for x in torch.from_numpy(rows).split(CHUNK)]))
+        return np.asarray(torch.stack(folds).mean(dim=0))
 
 
-def to_mono(audio: Audio, rate: int) -> np.ndarray:
-    """Samples (T,) float32 in int16 scale at `rate` Hz."""
-    if not isinstance(audio, tuple):
-        return load_audio(str(audio), rate)
-    samples, given = np.asarray(audio[0]), int(audio[1])
-    if samples.ndim not in (1, 2) or not samples.size or given < 1:
-        raise PyserError(f"samples of shape {samples.shape} at {given} Hz; expected (T,) or (T, channels)")
-    if samples.dtype.kind == "f":
-        scaled = samples.astype(np.float32) * np.float32(INT16)
-    elif samples.dtype == np.int16:
-        scaled = samples.astype(np.float32)
-    else:
-        raise PyserError(f"samples of type {samples.dtype}; give floats between -1 and 1, or int16")
-    if scaled.ndim == 2:
-        scaled = scaled.mean(axis=1)
-    return resample(scaled, Fraction(rate, given))
-
-
-def load_predictor(exp_dir: str | Path) -> Predictor:
+def load(exp_dir: str | Path) -> Predictor:
     """The classifiers of every finished fold in `exp_dir`, averaged; a fold's own directory gives that fold alone.
 
     On the corpus it was trained on this is no test: only a fold that did not see a speaker may be scored on him.
@@ -129,15 +164,15 @@ def load_predictor(exp_dir: str | Path) -> Predictor:
     paths = [exp_dir / "final.safetensors"] if alone else sorted(exp_dir.glob("fold*/final.safetensors"))
     if not paths:
         raise PyserError(f"{exp_dir}: no classifier in it (fold*/final.safetensors); run `pyser ser train` first")
-    classifiers = tuple(read_classifier(path)[0] for path in paths)
-    if any(classifier.labels != classifiers[0].labels for classifier in classifiers):
-        raise PyserError(f"{exp_dir}: the folds have different labels; train them again in a new directory")
+    networks = tuple(read_network(path)[0] for path in paths)
+    if len({(network.classifier.labels, network.trunk is None) for network in networks}) > 1:
+        raise PyserError(f"{exp_dir}: the folds have different labels or layers; train them again in a new directory")
     frontend = load_frontend((exp_dir.parent if alone else exp_dir) / "frontend")
-    dim, expected = frontend.model.dim(frontend.config.node), len(classifiers[0].mean)
+    dim, expected = frontend.model.dim(frontend.config.node), len(networks[0].classifier.mean)
     if dim != expected:
         raise PyserError(f"{exp_dir}: node {frontend.config.node} has {dim} dimensions, not {expected}; "
                          "run `pyser ser package-frontend` with the network and node they were trained on")
-    return Predictor(frontend, classifiers)
+    return Predictor(frontend, networks)
 
 
 def load_frontend(directory: str | Path) -> Frontend:
@@ -151,8 +186,6 @@ def load_frontend(directory: str | Path) -> Frontend:
         raise PyserError(f"{directory}/frontend.json: not readable ({error}); package the front end again") from None
     extractor = None
     if (directory / "ivector_extractor").is_dir():
-        from pyser.ivector.online import load_extractor
-
         extractor = load_extractor(directory / "ivector_extractor")
     model = load_nnet3(directory)
     return Frontend(config, read_conf(directory / "mfcc.conf", MfccConfig, dither=0.0), model, extractor)
@@ -169,7 +202,7 @@ def package_frontend(
     ivector_period: int = 10,
     ivector_mode: str = "carry-over",
 ) -> Path:
-    """Copy network, extractor and MFCC configuration into exp_dir/frontend, for `load_predictor`; returns it."""
+    """Copy network, extractor and MFCC configuration into exp_dir/frontend, for `load`; returns it."""
     chain_model, target = Path(chain_model), Path(exp_dir) / "frontend"
     chain_model = model_file(chain_model)
     model = load_nnet3(chain_model)
@@ -187,8 +220,6 @@ def package_frontend(
         shutil.copyfile(chain_model, partial / f"final{chain_model.suffix}")
         shutil.copyfile(mfcc_conf, partial / "mfcc.conf")
         if extractor_dir is not None:
-            from pyser.ivector.online import FILES
-
             (partial / "ivector_extractor").mkdir()
             for name in FILES:
                 if not (Path(extractor_dir) / name).is_file():

@@ -1,0 +1,88 @@
+"""Predictions of many utterances, one after the other, as a table or as JSON lines."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+
+from pyser.errors import PyserError
+from pyser.ser.predict import Prediction, Predictor
+from pyser.ser.utterances import Utterance, utterances
+
+_WIDTH = 5  # of a posterior
+
+
+def print_predictions(predictor: Predictor, sources: Sequence[str], form: str = "table", allow_pipes: bool = False) -> int:
+    """Print the predictions of `sources` (see `utterances`), and to stderr what was converted and what is wrong; returns how
+    many could not be predicted. form: table, or json for an object a line."""
+    found: list[Utterance] = []
+    failed = 0
+    for source in sources:
+        try:
+            some = utterances(source, allow_pipes)
+        except PyserError as error:
+            failed += _complain(error)
+            continue
+        if some[0].speaker and predictor.frontend.extractor:
+            _say(source, "i-vectors go on within a speaker, in the order of spk2utt" if predictor.frontend.new_speaker() else
+                 "the i-vectors of every utterance begin anew")
+        found += some
+    width = max(len(name) for name in ("utterance", *(one.name for one in found)))
+    head = _header(predictor.labels, width) if form == "table" else ""
+    said: set[tuple[str, str]] = set()
+    for utterance, result in predictions(predictor, found):
+        if isinstance(result, PyserError):
+            failed += _complain(result)
+            continue
+        about = (utterance.source, result.converted)
+        if result.converted and about not in said:
+            said.add(about)
+            _say(*about)
+        print(head + (_row(utterance.name, result, width) if form == "table" else _json(utterance.name, result)), flush=True)
+        head = ""
+    return failed
+
+
+def predictions(predictor: Predictor, found: Sequence[Utterance]) -> Iterator[tuple[Utterance, Prediction | PyserError]]:
+    """Each utterance and its emotion, or what is wrong with it. i-vectors are carried over from one utterance of a speaker to
+    his next where those of the training features were."""
+    speaker, state = ("", ""), None
+    for utterance in found:
+        if (utterance.source, utterance.speaker) != speaker or not utterance.speaker:
+            speaker = (utterance.source, utterance.speaker)
+            state = predictor.frontend.new_speaker()
+        try:
+            recording = utterance.read(predictor.rate)
+            yield utterance, predictor.decide(recording, predictor.features(recording, state))
+        except PyserError as error:
+            yield utterance, error
+
+
+def _say(source: str, what: str) -> None:
+    print(f"{source}: {what}", file=sys.stderr, flush=True)
+
+
+def _complain(error: PyserError) -> int:
+    _say("pyser", str(error))
+    return 1
+
+
+def _header(labels: Sequence[str], width: int) -> str:
+    return f"{'utterance':{width}}  {'emotion':{_emotion_width(labels)}}  seconds" + "".join(
+        f"  {label:>{_WIDTH}}" for label in labels) + "\n"
+
+
+def _row(name: str, found: Prediction, width: int) -> str:
+    emotion = f"{found.emotion:{_emotion_width(found.posteriors)}}"
+    return f"{name:{width}}  {emotion}  {found.seconds:7.2f}" + "".join(
+        f"  {p:{max(_WIDTH, len(label))}.3f}" for label, p in found.posteriors.items())
+
+
+def _emotion_width(labels: Iterable[str]) -> int:
+    return max(map(len, (*labels, "emotion")))
+
+
+def _json(name: str, found: Prediction) -> str:
+    return json.dumps({"utterance": name, "emotion": found.emotion, "posteriors": found.posteriors,
+                       "seconds": found.seconds}, ensure_ascii=False)

@@ -1,0 +1,93 @@
+"""From frames to utterances: the four poolings of the classifier."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from ser_corpus import make_corpus
+
+from pyser.errors import PyserError
+from pyser.kaldi.datadir import read_table
+from pyser.kaldi.tables import MatrixWriter
+from pyser.scoring.results import score_experiment
+from pyser.ser.frame_classifier import POOLINGS, FrameClassifier, SerConfig, utterance_posteriors
+from pyser.ser.train import train_folds
+
+CONFIG = SerConfig(hidden_dim=16, num_epochs=12, batch_frames=128, batch_utterances=8, lr_initial=1e-2, lr_final=1e-3)
+LABELS = ("a", "b", "c")
+
+
+def classifier(pooling, dim=5):
+    torch.manual_seed(0)
+    model = FrameClassifier(dim, LABELS, replace(CONFIG, pooling=pooling))
+    model.mean[:] = torch.arange(float(dim))
+    model.std[:] = 2.0
+    for _ in range(3):  # running means and variances of their own
+        model.utterances(3 * torch.randn(60, dim), torch.arange(6).repeat_interleave(10), 6)
+    return model.eval()
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_utterances_of_a_batch_do_not_meet(pooling):
+    model = classifier(pooling)
+    feats = [torch.randn(n, 5) + n for n in (7, 1, 20)]
+    utt = torch.arange(3).repeat_interleave(torch.tensor([7, 1, 20]))
+    together = model.utterances(torch.cat(feats), utt, 3).exp().double().detach().numpy()
+    alone = [utterance_posteriors(model, x.numpy()) for x in feats]
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+    np.testing.assert_allclose(together.sum(axis=1), 1, atol=1e-6)
+
+
+def test_definitions():
+    """Against the formulas, frame by frame."""
+    x = torch.randn(30, 5) * torch.linspace(0.5, 3, 5) + torch.arange(5.0)
+    by = {pooling: classifier(pooling) for pooling in POOLINGS}
+    with torch.no_grad():
+        frames = by["sum"](x)
+        np.testing.assert_allclose(utterance_posteriors(by["sum"], x.numpy()), frames.exp().mean(dim=0), atol=1e-6)
+        logs = by["log"](x).mean(dim=0).exp()
+        np.testing.assert_allclose(utterance_posteriors(by["log"], x.numpy()), logs / logs.sum(), atol=1e-6)
+        normalised = (x - torch.arange(5.0)) / 2
+        even = torch.full((30, 1), 1 / 30)
+        learnt = by["attention"].attention(normalised).softmax(dim=0)
+        assert learnt.max() > 1.2 * learnt.min()
+        for pooling, share in (("statistics", even), ("attention", learnt)):
+            model = by[pooling]
+            mean = (share * normalised).sum(dim=0)
+            std = (share * (normalised - mean) ** 2).sum(dim=0).sqrt()
+            pooled = model.statistics(torch.cat([mean, std])[None])
+            expected = model.output(model.batchnorm(model.hidden(pooled).relu())).softmax(dim=1)[0]
+            np.testing.assert_allclose(utterance_posteriors(model, x.numpy()), expected, atol=1e-6)
+
+
+def test_no_frame_posteriors_where_utterances_are_classified():
+    with pytest.raises(PyserError, match="--pooling=attention has posteriors of utterances"):
+        classifier("attention")(torch.zeros(3, 5))
+    with pytest.raises(PyserError, match="--pooling=max; known: sum log statistics attention"):
+        SerConfig(pooling="max")
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_learns(tmp_path, pooling):
+    data, folds = make_corpus(tmp_path)
+    train_folds(data, folds, tmp_path / "exp", replace(CONFIG, pooling=pooling, num_epochs=30), ["1", "2"])
+    assert score_experiment(tmp_path / "exp")["pooled"]["ua"] > 0.8
+
+
+def test_what_only_statistics_tell(tmp_path):
+    """Emotions whose frames have the same mean but other spreads, all frames of an utterance to the same side."""
+    data, folds = make_corpus(tmp_path)
+    rng = np.random.default_rng(3)
+    spread = {"ang": (0.2, 1.0), "neu": (1.0, 0.2), "sad": (0.4, 0.4)}
+    with MatrixWriter(f"ark,scp:{data}/feats.ark,{data}/feats.scp", compress=False) as writer:
+        for utt, emotion in read_table(data / "utt2emo").items():
+            centre = rng.normal(size=2)
+            writer.write(utt, (centre + spread[emotion] * rng.normal(size=(60, 2))).astype(np.float32))
+    uas = {}
+    for pooling in POOLINGS:
+        train_folds(data, folds, tmp_path / pooling, replace(CONFIG, pooling=pooling, num_epochs=30), ["1", "2"])
+        uas[pooling] = score_experiment(tmp_path / pooling)["pooled"]["ua"]
+    assert min(uas["statistics"], uas["attention"]) > 0.8 > 0.7 > max(uas["sum"], uas["log"])
