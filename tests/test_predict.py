@@ -258,7 +258,7 @@ def test_frame_posteriors_are_those_the_decision_is_the_mean_of(predictor):
     recording = read_recording((voice(150, 2.0), 16000), 16000)
     feats = predictor.features(recording)
     frames = predictor.frame_posteriors(feats)
-    assert frames.shape == (len(feats[0]), 3) and np.allclose(frames.sum(axis=1), 1, atol=1e-5)
+    assert frames.shape == (len(feats.folds[0]), 3) and np.allclose(frames.sum(axis=1), 1, atol=1e-5)
     mean = list(predictor.decide(recording, feats).posteriors.values())
     np.testing.assert_allclose(frames.mean(axis=0), mean, atol=1e-6)
     assert predictor.frontend.seconds(3) == pytest.approx([0.0125, 0.0225, 0.0325])
@@ -267,7 +267,7 @@ def test_frame_posteriors_are_those_the_decision_is_the_mean_of(predictor):
 def test_frames_of_a_subsampled_front_end(tmp_path):
     predictor = pyser.load(make_experiment(tmp_path, subsampling=3))
     feats = predictor.features(read_recording((voice(), 16000), 16000))
-    assert len(feats[0]) == 33 and predictor.frontend.seconds(33)[[1, 32]] == pytest.approx([0.0425, 0.9725])
+    assert len(feats.folds[0]) == 33 and predictor.frontend.seconds(33)[[1, 32]] == pytest.approx([0.0425, 0.9725])
 
 
 def test_running_mean():

@@ -5,14 +5,19 @@
 #
 # Begin configuration section
 stage=0
-stop_stage=5
+stop_stage=6
 nj=$(nproc)
 data=data
 exp=exp
 am=../../tedlium2/tdnn/exp     # an acoustic-model recipe's exp: tdnn/ and ivector_extractor/ are used
-node=tdnnf12                   # the bottleneck; lda is the network's input (no acoustic model at all)
+node=tdnnf12                   # the bottleneck, or several "tdnnf8 tdnnf12"; lda is the network's input (no acoustic model at all)
 pretrained=true                # false: the same network with random parameters
-ser_config=conf/ser.conf
+use_ivectors=true              # false: for an acoustic model that was trained without
+train_above=                   # layers above this node learn with the classifier (lda: all); none: bottlenecks are dumped
+pooling=sum                    # of frame posteriors, or of their logarithms (log), or statistics or attention over the frames
+vad=false                      # true: silence is left out, by energy
+vad_config=conf/vad.conf
+ser_config=                    # conf/ser.conf, ser_utterances.conf with statistics or attention, ser_layers.conf with --train-above
 selection=valid                # valid: the epoch is chosen on training speakers; last: fixed number of epochs
 seeds=0                        # "0 1 2" for three
 carry_over=true                # i-vectors learn from the speaker's earlier utterances (false: per utterance)
@@ -20,8 +25,8 @@ subsampling=1                  # 3: bottlenecks at the chain model's own 33 Hz, 
 frames_per_chunk=150
 max_dropped=5%
 # End configuration section
-help_message="usage: $0 [--stage 0] [--stop-stage 5] [--corpus DIR] [--am DIR] [--node tdnnf12] [--nj N] [--cmd run.sh] [--data data] [--exp exp]
-  0 prepare  1 features  2 i-vectors  3 bottleneck features  4 train a classifier per fold  5 score"
+help_message="usage: $0 [--stage 0] [--stop-stage 6] [--corpus DIR] [--am DIR] [--node tdnnf12] [--pooling sum] [--nj N] [--cmd run.sh] [--data data] [--exp exp]
+  0 prepare  1 features  2 i-vectors  3 bottleneck features  4 train a classifier per fold  5 score  6 compare the nodes"
 . parse_options.sh || exit 1
 set -euo pipefail
 trap 'echo "$0: stopped at line $LINENO (stage $at); mend what the line above says and run it again with --stage $at" >&2' ERR
@@ -29,13 +34,23 @@ trap 'echo "$0: stopped at line $LINENO (stage $at); mend what the line above sa
 announce() { at=$1; echo "$(date +%H:%M:%S) stage $1: $2"; }
 wanted() { [ "$stage" -le "$1" ] && [ "$stop_stage" -ge "$1" ]; }
 at=$stage
+if [ -z "$ser_config" ]; then
+  ser_config=conf/ser.conf
+  if [ "$pooling" = statistics ] || [ "$pooling" = attention ]; then ser_config=conf/ser_utterances.conf; fi
+  if [ -n "$train_above" ]; then ser_config=conf/ser_layers.conf; fi
+fi
 model=$am/tdnn/final.safetensors
-name=$node
-if [ "$pretrained" = false ]; then model=$exp/random.safetensors; name=${node}_random; fi
-if ! $carry_over; then name=${name}_perutt; fi
+suffix=
+if [ "$pretrained" = false ]; then model=$exp/random.safetensors; suffix=_random; fi
 ivectors=$exp/ivectors_$corpus_name
-if ! $carry_over; then ivectors=${ivectors}_perutt; fi
-bnf=$data/${corpus_name}_$name
+mode=carry-over
+if ! $carry_over; then suffix=${suffix}_perutt; ivectors=${ivectors}_perutt; mode=per-utterance; fi
+ivector_dir=() init_ivectors=() extractor=()
+if $use_ivectors; then
+  ivector_dir=(--ivector-dir "$ivectors")
+  init_ivectors=(--ivectors "scp:$ivectors/ivector_online.scp")
+  extractor=(--extractor "$am/ivector_extractor" --ivector-mode "$mode")
+fi
 
 if wanted 0; then
   announce 0 "prepare the corpus and its folds"
@@ -48,40 +63,64 @@ if wanted 1; then
   make_mfcc.sh --nj "$nj" --cmd "$cmd" --mfcc-config "$am/tdnn/mfcc.conf" --max-dropped "$max_dropped" "$data/$corpus_name" "$exp/make_mfcc" "$exp/mfcc"
 fi
 
-if wanted 2; then
+if wanted 2 && $use_ivectors; then
   announce 2 "online i-vectors by the acoustic model's extractor"
   extract_ivectors_online.sh --nj "$nj" --cmd "$cmd" --carry-over "$carry_over" "$data/$corpus_name" "$am/ivector_extractor" "$ivectors"
 fi
 
-if wanted 3; then
-  announce 3 "bottleneck features: node $node of $model"
+if [ "$stage" -le 4 ] && [ "$stop_stage" -ge 3 ]; then
   if [ "$pretrained" = false ]; then
-    once.sh "$exp/.done/random" pyser chain init --seed 0 --ivectors "scp:$ivectors/ivector_online.scp" \
+    once.sh "$exp/.done/random" pyser chain init --seed 0 ${init_ivectors[@]+"${init_ivectors[@]}"} \
       "$am/tdnn/final.safetensors" "scp:$data/$corpus_name/feats.scp" "$model"
   fi
-  make_bottleneck_features.sh --nj "$nj" --cmd "$cmd" --ivector-dir "$ivectors" --frames-per-chunk "$frames_per_chunk" \
-    --subsampling "$subsampling" --max-dropped "$max_dropped" "$node" "$data/$corpus_name" "$bnf" "$model" \
-    "$exp/bnf_$name/log" "$exp/bnf_$name"
+  if $vad; then
+    once.sh --also "$data/$corpus_name/feats.scp" "$exp/.done/vad" \
+      pyser vad compute --config "$vad_config" "scp:$data/$corpus_name/feats.scp" "ark,scp:$exp/vad.ark,$exp/vad.scp"
+  fi
 fi
 
 results=()
-for seed in $seeds; do
-  ser=$exp/ser_$name
-  if [ "$selection" = last ]; then ser=${ser}_last; fi
-  if [ "$seed" != 0 ]; then ser=${ser}_seed$seed; fi
-  results+=("$ser/results.json")
-  if wanted 4; then
-    announce 4 "train a frame classifier per fold (seed $seed, log: $ser/log/train.log)"
-    once.sh --also "$bnf/feats.scp" "$ser/.done" $cmd "$ser/log/train.log" \
-      pyser ser train --conf "$ser_config" --selection "$selection" --seed "$seed" "$bnf" "$data/$corpus_name/folds" "$ser"
-    i_vectors=carry-over
-    if ! $carry_over; then i_vectors=per-utterance; fi
-    pyser ser package-frontend --node "$node" --subsampling "$subsampling" --frames-per-chunk "$frames_per_chunk" \
-      --extractor "$am/ivector_extractor" --ivector-mode "$i_vectors" "$ser" "$model" "$am/tdnn/mfcc.conf"
+for one in $node; do
+  name=$one$suffix
+  bnf=$data/${corpus_name}_$name
+  if wanted 3 && [ -z "$train_above" ]; then
+    announce 3 "bottleneck features: node $one of $model"
+    make_bottleneck_features.sh --nj "$nj" --cmd "$cmd" ${ivector_dir[@]+"${ivector_dir[@]}"} --frames-per-chunk "$frames_per_chunk" \
+      --subsampling "$subsampling" --max-dropped "$max_dropped" "$one" "$data/$corpus_name" "$bnf" "$model" \
+      "$exp/bnf_$name/log" "$exp/bnf_$name"
   fi
-  if wanted 5; then
-    announce 5 "score (seed $seed)"
-    pyser score ser "$ser"
+  options=(--pooling "$pooling" --selection "$selection") package=()
+  input=$bnf
+  if [ "$pooling" != sum ]; then name=${name}_$pooling; fi
+  if [ -n "$train_above" ]; then
+    name=${name}_above_$train_above
+    input=$data/$corpus_name
+    options+=(--am "$model" --node "$one" --train-above "$train_above" --subsampling "$subsampling" ${ivector_dir[@]+"${ivector_dir[@]}"})
   fi
+  if $vad; then
+    name=${name}_vad
+    options+=(--vad-scp "$exp/vad.scp")
+    package=(--vad-config "$vad_config")
+  fi
+  if [ "$selection" = last ]; then name=${name}_last; fi
+  for seed in $seeds; do
+    ser=$exp/ser_$name
+    if [ "$seed" != 0 ]; then ser=${ser}_seed$seed; fi
+    results+=("$ser/results.json")
+    if wanted 4; then
+      announce 4 "train a classifier per fold (seed $seed, log: $ser/log/train.log)"
+      once.sh --also "$input/feats.scp" "$ser/.done" $cmd "$ser/log/train.log" \
+        pyser ser train --conf "$ser_config" "${options[@]}" --seed "$seed" "$input" "$data/$corpus_name/folds" "$ser"
+      pyser ser package-frontend --node "$one" --subsampling "$subsampling" --frames-per-chunk "$frames_per_chunk" \
+        ${extractor[@]+"${extractor[@]}"} ${package[@]+"${package[@]}"} "$ser" "$model" "$am/tdnn/mfcc.conf"
+    fi
+    if wanted 5; then
+      announce 5 "score (seed $seed)"
+      pyser score ser "$ser"
+    fi
+  done
 done
 if wanted 5 && [ ${#results[@]} -gt 1 ]; then pyser score table "${results[@]}"; fi
+case $node in
+  *" "*) if wanted 6; then announce 6 "UA by node"; pyser score layers "$exp/layers$suffix.png" "${results[@]}"; fi ;;
+esac

@@ -18,6 +18,7 @@ GROUPS = {
     "mfcc": "MFCC into Kaldi archives",
     "fbank": "mel filterbanks into Kaldi archives",
     "cmvn": "cepstral mean and variance normalisation of Kaldi archives",
+    "vad": "speech or silence by energy",
     "ivector": "UBM, i-vector extractor, online i-vectors",
     "lang": "lexicon, phone and word language models, decoding graph",
     "chain": "train a TDNN-F with LF-MMI, average, decode",

@@ -23,14 +23,15 @@ def group() -> None:
 @click.option("--train-above", default="lda", show_default=True, help="of --am, the layers above this node learn")
 @click.option("--subsampling", default=1, show_default=True, help="of --am, every n-th frame is computed")
 @click.option("--ivector-dir", help="of --am")
+@click.option("--vad-scp", help="of the acoustic model's features (pyser vad compute): silence is left out")
 @options.max_dropped
 @click.argument("data_dir")
 @click.argument("folds_dir")
 @click.argument("exp_dir")
 def train(
     conf: str | None, selection: str | None, pooling: str | None, seed: int | None, folds: tuple[str, ...], am: str | None,
-    node: str, train_above: str, subsampling: int, ivector_dir: str | None, max_dropped: float, data_dir: str,
-    folds_dir: str, exp_dir: str,
+    node: str, train_above: str, subsampling: int, ivector_dir: str | None, vad_scp: str | None, max_dropped: float,
+    data_dir: str, folds_dir: str, exp_dir: str,
 ) -> None:
     """One classifier per fold of FOLDS_DIR on the features of DATA_DIR, into EXP_DIR/fold*."""
     from pyser.config import read_conf
@@ -38,9 +39,9 @@ def train(
     from pyser.ser.train import train_folds
     from pyser.ser.trunk import TrunkConfig
 
-    config = read_conf(conf, SerConfig, selection=selection, pooling=pooling, seed=seed)
+    config = read_conf(conf, SerConfig, selection=selection, pooling=pooling, seed=seed, vad=vad_scp is not None or None)
     trunk = None if am is None else TrunkConfig(am, node, train_above, subsampling)
-    train_folds(data_dir, folds_dir, exp_dir, config, folds, max_dropped, trunk, ivector_dir)
+    train_folds(data_dir, folds_dir, exp_dir, config, folds, max_dropped, trunk, ivector_dir, vad_scp)
 
 
 @group.command("package-frontend")
@@ -51,18 +52,19 @@ def train(
 @click.option("--ivector-period", default=10, show_default=True)
 @click.option("--ivector-mode", type=click.Choice(["carry-over", "per-utterance"]), default="carry-over",
               show_default=True, help="how the training features' i-vectors were made; reported with the results")
+@click.option("--vad-config", type=click.Path(), help="of the training's vad, where silence was left out")
 @click.argument("exp_dir")
 @click.argument("model")
 @click.argument("mfcc_conf")
 def package(
     node: str, subsampling: int, frames_per_chunk: int, extractor: str | None, ivector_period: int, ivector_mode: str,
-    exp_dir: str, model: str, mfcc_conf: str,
+    vad_config: str | None, exp_dir: str, model: str, mfcc_conf: str,
 ) -> None:
     """Copy all that comes before the classifiers into EXP_DIR/frontend."""
     from pyser.ser.predict import package_frontend
 
     print(package_frontend(exp_dir, model, extractor, mfcc_conf, node, subsampling, frames_per_chunk, ivector_period,
-                           ivector_mode))
+                           ivector_mode, vad_config))
 
 
 model_option = click.option("--model", "exp_dir", type=click.Path(), required=True,

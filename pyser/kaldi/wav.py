@@ -121,12 +121,6 @@ def read_audio(entry: str | bytes, channel: int | None = -1, allow_pipes: bool =
     return samples, rate
 
 
-def load_audio(entry: str, sample_rate: int = 16000, allow_pipes: bool = False) -> np.ndarray:
-    """Samples (T,) float32 in int16 scale at `sample_rate`; channels are averaged, any other rate is resampled."""
-    samples, rate = read_audio(entry, allow_pipes=allow_pipes)
-    return resample(samples, Fraction(sample_rate, rate).limit_denominator(5000))
-
-
 def read_part(entry: str, part: Segment, channel: int) -> tuple[np.ndarray, int]:
     """`part` of the recording of a wav.scp entry, as `read_audio` has it. Of a plain file no more than that is read."""
     import soundfile
@@ -156,10 +150,10 @@ def read_file(
                                        start=start, stop=stop)
     except (soundfile.SoundFileError, OSError, TypeError) as error:
         if isinstance(file, str) and not Path(file).exists():
-            raise PyserError(f"{name}: no such audio file; check wav.scp") from None
-        raise PyserError(f"{name}: not readable as audio ({str(error).splitlines()[-1][-60:]}); replace it") from None
+            raise PyserError(f"{name}: no such audio file; check the path") from None
+        raise PyserError(f"{name}: not readable as audio ({str(error).rpartition(': ')[2][:80]}); replace it") from None
     if not len(samples):
-        raise PyserError(f"{name}: no samples in it; replace it or take it out of wav.scp")
+        raise PyserError(f"{name}: no samples in it; replace it or leave it out")
     if channel is None and samples.shape[1] > 1:
         raise SeveralChannels(f"{name}: has {samples.shape[1]} channels, and which one is not said")
     channel = channel or 0

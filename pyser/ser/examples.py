@@ -12,9 +12,9 @@ from torch import Tensor
 
 from pyser.chain.specaugment import spec_augment
 from pyser.errors import PyserError
-from pyser.kaldi.tables import load_mat
+from pyser.kaldi.tables import load_mat, load_vec
 from pyser.ser.frame_classifier import SerConfig
-from pyser.ser.frames import Frames
+from pyser.ser.frames import Frames, speech
 from pyser.ser.network import EmotionNetwork
 from pyser.ser.trunk import middle
 
@@ -80,15 +80,19 @@ class StoredExamples:
 
 @dataclass(frozen=True)
 class ComputedExamples:
-    """Input features (T, feat_dim) of each utterance and its online i-vectors (rows, D), for a trunk."""
+    """Input features (T, feat_dim) of each utterance and its online i-vectors (rows, D), for a trunk; speech: of its frames
+    (those of the trunk's node), which are taken."""
 
     feats: Sequence[np.ndarray]
     ivectors: Sequence[np.ndarray] | None
     label: np.ndarray
     subsampling: int
+    speech: Sequence[np.ndarray] | None = None
 
     @property
     def lengths(self) -> np.ndarray:
+        if self.speech is not None:
+            return np.array([mask.sum() for mask in self.speech])
         return np.array([-(-len(matrix) // self.subsampling) for matrix in self.feats])
 
     def batches(self, epoch: int, config: SerConfig) -> Iterator[Batch]:
@@ -112,25 +116,35 @@ class ComputedExamples:
             if self.ivectors is not None:
                 ivectors.append(self.ivectors[utt][rng.integers(len(self.ivectors[utt]))])
         x, utt_of = model.trunk.rows(feats, torch.from_numpy(np.stack(ivectors)) if ivectors else None)
-        return x, utt_of, torch.from_numpy(self.label[utts])
+        return *self._voiced(x, utt_of, utts.tolist()), torch.from_numpy(self.label[utts])
 
     def utterances(self, model: EmotionNetwork, utts: Sequence[int]) -> tuple[Tensor, Tensor]:
         assert model.trunk is not None
         ivectors = None if self.ivectors is None else middle([self.ivectors[utt] for utt in utts])
-        return model.trunk.rows([self.feats[utt] for utt in utts], ivectors)
+        return self._voiced(*model.trunk.rows([self.feats[utt] for utt in utts], ivectors), utts)
+
+    def _voiced(self, x: Tensor, utt: Tensor, utts: Sequence[int]) -> tuple[Tensor, Tensor]:
+        if self.speech is None:
+            return x, utt
+        mask = torch.from_numpy(np.concatenate([self.speech[number] for number in utts]))
+        return x[mask], utt[mask]
 
 
 def load_examples(
     utts: Sequence[str], feats: Mapping[str, str], ivectors: Mapping[str, str] | None, classes: Mapping[str, int],
-    subsampling: int,
+    subsampling: int, vad: Mapping[str, str] | None = None,
 ) -> ComputedExamples:
-    """From the rxfilenames of features and i-vectors."""
+    """From the rxfilenames of features, i-vectors and vad."""
     matrices = [load_mat(feats[utt]) for utt in utts]
     for utt, matrix in zip(utts, matrices, strict=True):
         if not len(matrix) or not np.isfinite(matrix).all():
             raise PyserError(f"{utt}: features that are empty or not finite; write them again")
     rows = None if ivectors is None else [load_mat(ivectors[utt]) for utt in utts]
-    return ComputedExamples(matrices, rows, np.array([classes[utt] for utt in utts], dtype=np.int64), subsampling)
+    masks = None if vad is None else [
+        speech(load_vec(vad[utt]), -(-len(matrix) // subsampling), utt) for utt, matrix in zip(utts, matrices, strict=True)
+    ]
+    labels = np.array([classes[utt] for utt in utts], dtype=np.int64)
+    return ComputedExamples(matrices, rows, labels, subsampling, masks)
 
 
 def groups(lengths: np.ndarray) -> Iterator[list[int]]:

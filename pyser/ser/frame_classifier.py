@@ -39,6 +39,7 @@ class SerConfig:
     class_balanced: frames (of the poolings that train utterances: these) weighted so that every emotion counts the same.
     pooling: see above. batch_frames, batch_utterances: of a step, whichever of them are trained; utterances too where the
     acoustic model learns. spec_augment: where it does, see pyser.chain.specaugment. input_dropout: of pooled statistics.
+    vad: frames that are silence are left out, in training and in test; see pyser.features.vad.
     """
 
     hidden_dim: int = 256
@@ -56,6 +57,7 @@ class SerConfig:
     pooling: str = "sum"
     input_dropout: float = 0.0
     spec_augment: float = 0.0
+    vad: bool = False
 
     def __post_init__(self) -> None:
         if self.selection not in SELECTIONS:

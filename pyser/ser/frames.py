@@ -10,7 +10,7 @@ import numpy as np
 
 from pyser.errors import PyserError
 from pyser.kaldi.datadir import num_rows
-from pyser.kaldi.tables import load_mat
+from pyser.kaldi.tables import load_mat, load_vec
 
 FLOAT16_MAX = 65504.0
 
@@ -28,10 +28,14 @@ class Frames:
 
 
 def load_frames(
-    utts: Sequence[str], feats: Mapping[str, str], classes: Mapping[str, int], subsample: int, what: str
+    utts: Sequence[str], feats: Mapping[str, str], classes: Mapping[str, int], subsample: int, what: str,
+    vad: Mapping[str, str] | None = None,
 ) -> Frames:
-    """Every `subsample`-th frame of `utts`, from the rxfilenames `feats`; says beforehand how much memory it takes."""
-    rows = [-(-num_rows(feats[utt]) // subsample) for utt in utts]
+    """Every `subsample`-th frame of `utts` (of those that are speech where rxfilenames of `vad` are given), from the
+    rxfilenames `feats`; says beforehand how much memory it takes."""
+    masks = None if vad is None else [speech(load_vec(vad[utt]), num_rows(feats[utt]), utt) for utt in utts]
+    counts = [num_rows(feats[utt]) for utt in utts] if masks is None else [int(mask.sum()) for mask in masks]
+    rows = [-(-count // subsample) for count in counts]
     dim = load_mat(feats[utts[0]]).shape[1] if utts else 0
     size, free = 2 * sum(rows) * dim, available_memory()
     print(f"{what}: {len(utts)} utterances, {sum(rows)} frames x {dim}: {size / 2**20:.0f} MiB of memory "
@@ -40,8 +44,9 @@ def load_frames(
         raise PyserError(f"{what}: {size / 2**30:.1f} GiB of frames do not fit into {free / 2**30:.1f} GiB; "
                          "raise --subsample, or write the bottlenecks with --subsampling 3")
     out, at = np.empty((sum(rows), dim), np.float16), 0
-    for utt, count in zip(utts, rows, strict=True):
-        matrix = load_mat(feats[utt])[::subsample]
+    for number, (utt, count) in enumerate(zip(utts, rows, strict=True)):
+        matrix = load_mat(feats[utt])
+        matrix = (matrix if masks is None else matrix[masks[number]])[::subsample]
         if matrix.shape != (count, dim):
             raise PyserError(f"{utt}: features {matrix.shape}, expected ({count}, {dim}); write them again")
         if not np.abs(matrix).max(initial=0.0) <= FLOAT16_MAX:  # also true for NaN
@@ -49,6 +54,16 @@ def load_frames(
         out[at : at + count] = matrix
         at += count
     return Frames(out, np.repeat(np.arange(len(utts)), rows), np.array([classes[utt] for utt in utts], dtype=np.int64))
+
+
+def speech(vad: np.ndarray, frames: int, utt: str) -> np.ndarray:
+    """(frames,) bool: which frames of a node are speech, by the ones and zeros (T,) of the features that it was computed
+    from, every n-th of which it has. All are where none is: something must be decided of every utterance."""
+    step = -(-len(vad) // max(frames, 1))
+    mask = vad[:: max(step, 1)] > 0
+    if len(mask) != frames:
+        raise PyserError(f"{utt}: {len(vad)} frames of vad, {frames} of features; compute both from the same features")
+    return mask if mask.any() else np.ones(frames, bool)
 
 
 def mean_and_std(feats: np.ndarray, chunk: int = 65536) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TypeVar, overload
@@ -24,6 +23,7 @@ import torch
 from pyser.config import read_conf
 from pyser.errors import PyserError
 from pyser.features.mfcc import MfccConfig, mfcc
+from pyser.features.vad import VadConfig, voiced
 from pyser.files import read_lines, write_json
 from pyser.ivector.directory import FILES, OnlineExtractor, load_extractor
 from pyser.ivector.online import SpeakerState, check_feats, extract_batch
@@ -31,6 +31,7 @@ from pyser.nn.compute import ComputeConfig, compute
 from pyser.nn.model_io import load_nnet3, model_file
 from pyser.nn.nnet3 import Nnet3
 from pyser.ser.frame_classifier import CHUNK, utterance_posteriors
+from pyser.ser.frames import speech
 from pyser.ser.network import EmotionNetwork, read_network
 from pyser.ser.recording import Audio, Recording, naming, read_recording
 
@@ -68,6 +69,7 @@ class Frontend:
     mfcc: MfccConfig
     model: Nnet3
     extractor: OnlineExtractor | None  # None for a network without i-vectors
+    vad: VadConfig | None = None  # None where silence is not left out
 
     def seconds(self, frames: int) -> np.ndarray:
         """(frames,): the middle of the window of each of the first so many bottlenecks, in seconds."""
@@ -96,6 +98,14 @@ class Frontend:
         """(frames, D) of what `inputs` gives."""
         return compute(self.model, feats, ivectors, ComputeConfig(
             self.config.node, self.config.frames_per_chunk, self.config.subsampling, self.config.ivector_period))
+
+
+@dataclass(frozen=True)
+class Features:
+    """folds: what the classifier of each takes, (frames, D). speech (frames,): which of them the decision is made of."""
+
+    folds: tuple[np.ndarray, ...]
+    speech: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -128,28 +138,31 @@ class Predictor:
         recording = read_recording(audio, self.rate)
         return self.decide(recording, self.features(recording))
 
-    def features(self, recording: Recording, speaker: SpeakerState | None = None) -> tuple[np.ndarray, ...]:
-        """What the classifier of each fold takes, (frames, D), of a recording at self.rate: bottlenecks of the front end, or
-        of layers that have been trained with the fold."""
+    def features(self, recording: Recording, speaker: SpeakerState | None = None) -> Features:
+        """Of a recording at self.rate: bottlenecks of the front end, or of layers that have been trained with the fold."""
         with naming(recording.name):
             feats, ivectors = self.frontend.inputs(recording.samples, speaker)
             if all(network.trunk is None for network in self.networks):
-                return (self.frontend.bottlenecks(feats, ivectors),) * len(self.networks)
-        return tuple(n.trunk.bottlenecks(feats, ivectors) for n in self.networks if n.trunk is not None)
+                folds = (self.frontend.bottlenecks(feats, ivectors),) * len(self.networks)
+            else:
+                folds = tuple(n.trunk.bottlenecks(feats, ivectors) for n in self.networks if n.trunk is not None)
+            mask = np.ones(len(feats)) if self.frontend.vad is None else voiced(feats, self.frontend.vad)
+            return Features(folds, speech(mask, len(folds[0]), recording.name))
 
-    def decide(self, recording: Recording, feats: Sequence[np.ndarray]) -> Prediction:
+    def decide(self, recording: Recording, feats: Features) -> Prediction:
         """The emotion of a recording with these features: the largest mean over the folds of its posteriors."""
         with naming(recording.name):
-            folds = [utterance_posteriors(n.classifier, x) for n, x in zip(self.networks, feats, strict=True)]
+            pairs = zip(self.networks, feats.folds, strict=True)
+            folds = [utterance_posteriors(network.classifier, x[feats.speech]) for network, x in pairs]
         mean = np.mean(folds, axis=0)
         posteriors = {label: float(p) for label, p in zip(self.labels, mean, strict=True)}
         return Prediction(self.labels[int(np.argmax(mean))], posteriors, recording.seconds, recording.converted)
 
-    def frame_posteriors(self, feats: Sequence[np.ndarray]) -> np.ndarray:
+    def frame_posteriors(self, feats: Features) -> np.ndarray:
         """Posteriors (frames, K) of single frames, the mean over the folds; PyserError where only utterances have some."""
         folds = []
         with torch.no_grad():
-            for network, rows in zip(self.networks, feats, strict=True):
+            for network, rows in zip(self.networks, feats.folds, strict=True):
                 folds.append(torch.cat([network.classifier(x).exp() for x in torch.from_numpy(rows).split(CHUNK)]))
         return np.asarray(torch.stack(folds).mean(dim=0))
 
@@ -172,6 +185,9 @@ def load(exp_dir: str | Path) -> Predictor:
     if dim != expected:
         raise PyserError(f"{exp_dir}: node {frontend.config.node} has {dim} dimensions, not {expected}; "
                          "run `pyser ser package-frontend` with the network and node they were trained on")
+    if any(network.classifier.config.vad != (frontend.vad is not None) for network in networks):
+        raise PyserError(f"{exp_dir}: silence was {'' if frontend.vad is None else 'not '}left out in training; run "
+                         "`pyser ser package-frontend` with --vad-config exactly when it was")
     return Predictor(frontend, networks)
 
 
@@ -188,7 +204,8 @@ def load_frontend(directory: str | Path) -> Frontend:
     if (directory / "ivector_extractor").is_dir():
         extractor = load_extractor(directory / "ivector_extractor")
     model = load_nnet3(directory)
-    return Frontend(config, read_conf(directory / "mfcc.conf", MfccConfig, dither=0.0), model, extractor)
+    vad = read_conf(directory / "vad.conf", VadConfig) if (directory / "vad.conf").is_file() else None
+    return Frontend(config, read_conf(directory / "mfcc.conf", MfccConfig, dither=0.0), model, extractor, vad)
 
 
 def package_frontend(
@@ -201,13 +218,16 @@ def package_frontend(
     frames_per_chunk: int = 150,
     ivector_period: int = 10,
     ivector_mode: str = "carry-over",
+    vad_conf: str | Path | None = None,
 ) -> Path:
-    """Copy network, extractor and MFCC configuration into exp_dir/frontend, for `load`; returns it."""
+    """Copy network, extractor, MFCC and VAD configuration into exp_dir/frontend, for `load`; returns it."""
     chain_model, target = Path(chain_model), Path(exp_dir) / "frontend"
     chain_model = model_file(chain_model)
     model = load_nnet3(chain_model)
     model.dim(node)  # names the nodes there are, if this is none of them
     read_conf(mfcc_conf, MfccConfig)
+    if vad_conf is not None:
+        read_conf(vad_conf, VadConfig)
     ivector_dim = model.input_dim("ivector")
     if bool(ivector_dim) != (extractor_dir is not None):
         wants = f"i-vectors of dimension {ivector_dim}" if ivector_dim else "no i-vectors"
@@ -219,6 +239,8 @@ def package_frontend(
         partial.mkdir(parents=True)
         shutil.copyfile(chain_model, partial / f"final{chain_model.suffix}")
         shutil.copyfile(mfcc_conf, partial / "mfcc.conf")
+        if vad_conf is not None:
+            shutil.copyfile(vad_conf, partial / "vad.conf")
         if extractor_dir is not None:
             (partial / "ivector_extractor").mkdir()
             for name in FILES:

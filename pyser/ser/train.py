@@ -36,17 +36,19 @@ from pyser.training.loop import TrainConfig, set_seed, train
 
 @dataclass(frozen=True)
 class Inputs:
-    """rxfilenames by utterance: feats are bottlenecks, or, with a trunk, what it is computed from; ivectors for it."""
+    """rxfilenames by utterance: feats are bottlenecks, or, with a trunk, what it is computed from; ivectors for it; vad where
+    silence is left out."""
 
     feats: Mapping[str, str]
     ivectors: Mapping[str, str] | None = None
     trunk: TrunkConfig | None = None
+    vad: Mapping[str, str] | None = None
 
     def load(self, utts: Sequence[str], classes: Mapping[str, int], subsample: int, what: str) -> Examples:
         """`what` is said of how much memory they take."""
         if self.trunk is not None:
-            return load_examples(utts, self.feats, self.ivectors, classes, self.trunk.subsampling)
-        return StoredExamples(load_frames(utts, self.feats, classes, subsample, what))
+            return load_examples(utts, self.feats, self.ivectors, classes, self.trunk.subsampling, self.vad)
+        return StoredExamples(load_frames(utts, self.feats, classes, subsample, what, self.vad))
 
     def dim(self, trunk: Trunk | None) -> int:
         """Columns of the classifier's input."""
@@ -62,11 +64,13 @@ def train_folds(
     max_dropped: float = 0.05,
     trunk: TrunkConfig | None = None,
     ivector_dir: str | Path | None = None,
+    vad_scp: str | Path | None = None,
 ) -> list[str]:
     """Train the folds in `folds_dir` (those named in `only`, or all) on data_dir's feats.scp, utt2emo and utt2spk.
 
     trunk : the layers that learn with the classifier; data_dir then holds the acoustic model's own features, ivector_dir its
         i-vectors. Without it feats.scp is of bottlenecks.
+    vad_scp : which frames of the acoustic model's features are speech (`pyser vad compute`), for config.vad
 
     Returns one line per fold. A finished fold is left alone and a half-done one continued; a fold whose features have
     changed since is trained anew. PyserError on other settings or lists than exp_dir was made with.
@@ -79,7 +83,10 @@ def train_folds(
     feats, emotions = read_scp(data_dir / "feats.scp"), read_table(data_dir / "utt2emo")
     speakers = read_table(data_dir / "utt2spk")
     ivectors = None if ivector_dir is None else read_scp(Path(ivector_dir) / "ivector_online.scp")
-    inputs = Inputs(feats, ivectors, trunk)
+    if config.vad != (vad_scp is not None):
+        raise PyserError("--vad=true and --vad-scp FILE belong together: give both or neither")
+    vad = None if vad_scp is None else read_scp(vad_scp)
+    inputs = Inputs(feats, ivectors, trunk, vad)
     folds, dropped = {}, Dropped("ser train", max_dropped)
     everything = {name: read_fold(Path(folds_dir) / name, name) for name in names}
     total = {utt for fold in everything.values() for utt in (*fold.train, *fold.valid, *fold.test)}
@@ -90,8 +97,11 @@ def train_folds(
             dropped.add(utt, "without features in feats.scp")
         elif ivectors is not None and utt not in ivectors:
             dropped.add(utt, "without i-vectors")
+        elif vad is not None and utt not in vad:
+            dropped.add(utt, "without vad")
     print(dropped.finish(len(total)), flush=True)
-    usable = {utt for utt in total if emotions.get(utt) and utt in feats and (ivectors is None or utt in ivectors)}
+    tables = [table for table in (feats, ivectors, vad) if table is not None]
+    usable = {utt for utt in total if emotions.get(utt) and all(utt in table for table in tables)}
     for name, fold in everything.items():
         kept = {part: tuple(u for u in getattr(fold, part) if u in usable) for part in ("train", "valid", "test")}
         if config.selection == "last":  # nothing is selected, so the validation speakers are trained on
@@ -214,7 +224,7 @@ def _settings(
 
 def _features_digest(utts: Sequence[str], inputs: Inputs) -> str:
     """Changes when the archives of the utterances' features are written again."""
-    entries = [table[utt] for table in (inputs.feats, inputs.ivectors) if table is not None for utt in utts]
+    entries = [table[utt] for table in (inputs.feats, inputs.ivectors, inputs.vad) if table is not None for utt in utts]
     archives = sorted({entry.split("[")[0].rsplit(":", 1)[0] for entry in entries})
     stats = [os.stat(path) for path in archives if os.path.exists(path)]
     return digest([*utts, *entries, *(f"{s.st_size} {s.st_mtime_ns}" for s in stats)])

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Berlin EmoDB: five folds of two speakers (speakers of a fold are never trained on)
+# Berlin EmoDB: seven emotions (--label-set 4: angry, happy, neutral, sad), five folds of two speakers (speakers of a fold are never trained on)
 #   ./run.sh --corpus /path/to/EmoDB --am ../../tedlium2/tdnn/exp
 # The stages and their options are in local/steps/transfer.sh; ./run.sh --help lists them.
 cd "$(dirname "$0")" || exit 1
@@ -7,5 +7,6 @@ cd "$(dirname "$0")" || exit 1
 . ./cmd.sh
 corpus=db/EmoDB
 corpus_name=emodb
-prepare_options() { :; }
+label_set=7
+prepare_options() { echo --label-set "$label_set"; }
 . transfer.sh
