@@ -10,8 +10,9 @@ import torch
 from ser_corpus import make_corpus
 
 from pyser.errors import PyserError
+from pyser.features.cmvn import cmvn_stats
 from pyser.kaldi.datadir import read_table
-from pyser.kaldi.tables import MatrixWriter
+from pyser.kaldi.tables import MatrixWriter, load_mat, read_scp
 from pyser.scoring.results import score_experiment
 from pyser.ser.frame_classifier import POOLINGS, FrameClassifier, SerConfig, utterance_posteriors
 from pyser.ser.train import train_folds
@@ -91,3 +92,30 @@ def test_what_only_statistics_tell(tmp_path):
         train_folds(data, folds, tmp_path / pooling, replace(CONFIG, pooling=pooling, num_epochs=30), ["1", "2"])
         uas[pooling] = score_experiment(tmp_path / pooling)["pooled"]["ua"]
     assert min(uas["statistics"], uas["attention"]) > 0.8 > 0.7 > max(uas["sum"], uas["log"])
+
+
+def test_normalised_by_speaker(tmp_path):
+    """Speakers that are further apart than their emotions; their statistics bring them together."""
+    data, folds = make_corpus(tmp_path, num_speakers=6)
+    rng, utt2spk = np.random.default_rng(3), read_table(data / "utt2spk")
+    far = {speaker: (8 * rng.normal(size=8), rng.uniform(0.3, 3, size=8)) for speaker in sorted(set(utt2spk.values()))}
+    feats = {utt: load_mat(rxfilename) for utt, rxfilename in read_scp(data / "feats.scp").items()}
+    stats = {speaker: np.zeros((2, 9)) for speaker in far}
+    with MatrixWriter(f"ark,scp:{tmp_path}/s.ark,{tmp_path}/s.scp", compress=False) as writer:
+        for utt, matrix in feats.items():
+            moved = (matrix * far[utt2spk[utt]][1] + far[utt2spk[utt]][0]).astype(np.float32)
+            writer.write(utt, moved)
+            stats[utt2spk[utt]] += cmvn_stats(moved)
+    (tmp_path / "s.scp").rename(data / "feats.scp")
+    with pytest.raises(PyserError, match="cmvn.scp: missing"):
+        train_folds(data, folds, tmp_path / "x", replace(CONFIG, cmvn="speaker"))
+    with MatrixWriter(f"ark,scp:{tmp_path}/c.ark,{data}/cmvn.scp", compress=False, dtype=np.float64) as writer:
+        for speaker, value in stats.items():
+            writer.write(speaker, value)
+    uas = {}
+    for cmvn in ("none", "speaker"):
+        train_folds(data, folds, tmp_path / cmvn, replace(CONFIG, cmvn=cmvn), ["1", "2", "3"])
+        uas[cmvn] = score_experiment(tmp_path / cmvn)["pooled"]["ua"]
+    assert uas["speaker"] > 0.9 > 0.75 > uas["none"]
+    with pytest.raises(PyserError, match="--cmvn=utterance; known: none speaker"):
+        replace(CONFIG, cmvn="utterance")

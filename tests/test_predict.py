@@ -18,7 +18,7 @@ from pyser.errors import PyserError
 from pyser.features.mfcc import MfccConfig, mfcc
 from pyser.kaldi.datadir import write_table
 from pyser.ser import predict
-from pyser.ser.frame_classifier import FrameClassifier, SerConfig, read_classifier, save_classifier
+from pyser.ser.frame_classifier import FrameClassifier, SerConfig, read_classifier, save_classifier, utterance_posteriors
 from pyser.ser.listing import predictions, print_predictions
 from pyser.ser.plot import plot_posteriors, running_mean, spectrogram
 from pyser.ser.recording import Recording, read_recording
@@ -28,6 +28,16 @@ GOLDEN = Path(__file__).parent / "golden"
 LABELS = ("angry", "neutral", "sad")
 CONF = "--use-energy=false\n--num-mel-bins=40\n--num-ceps=40\n--low-freq=20\n--high-freq=-400\n"
 NODE = "tdnnf5.linear"
+
+
+def with_config(exp, **values):
+    """The same classifiers, which claim to have been trained so."""
+    for fold in (1, 2):
+        classifier, _ = read_classifier(exp / f"fold{fold}" / "final.safetensors")
+        again = FrameClassifier(len(classifier.mean), LABELS, SerConfig(hidden_dim=16, **values))
+        again.load_state_dict(classifier.state_dict())
+        save_classifier(exp / f"fold{fold}" / "final.safetensors", again, {})
+    return exp
 
 
 def make_experiment(root, mode="carry-over", node=NODE, subsampling=1):
@@ -300,3 +310,40 @@ def test_plot(exp, predictor, tmp_path):
     with pytest.raises(PyserError, match="less than one window"):
         plot_posteriors(predictor, (np.zeros(50), 16000), tmp_path / "b.png")
     assert not (tmp_path / "b.png").exists()
+
+
+def test_normalised_by_speaker(tmp_path, data, capsys):
+    """All that a speaker says is heard before anything of it is decided."""
+    predictor = pyser.load(with_config(make_experiment(tmp_path / "ser", "per-utterance"), cmvn="speaker"))
+    path = tmp_path / "anna-0.wav"
+    with pytest.raises(PyserError, match=r"anna-0.wav: the classifiers were trained on features normalised by speaker"):
+        predictor.predict(path)
+    assert print_predictions(predictor, [str(path)]) == 1
+    found = {utt.name: one.posteriors for utt, one in predictions(predictor, utterances(str(data)))}
+    assert list(found) == ["anna-0", "anna-1", "anna-2", "bert-0", "bert-1"]
+    rows = {name: predictor.features(read_recording(tmp_path / f"{name}.wav", 16000)).folds[0] for name in found}
+    for speaker in ("anna", "bert"):
+        said = np.concatenate([x for name, x in rows.items() if speaker in name]).astype(np.float64)
+        for name, x in rows.items():
+            if speaker in name:
+                normalised = ((x - said.mean(axis=0)) / said.std(axis=0)).astype(np.float32)
+                folds = [utterance_posteriors(network.classifier, normalised) for network in predictor.networks]
+                np.testing.assert_allclose(list(found[name].values()), np.mean(folds, axis=0), atol=1e-4)
+
+
+def test_silence_is_left_out_of_the_decision_alone(tmp_path):
+    exp = with_config(make_experiment(tmp_path, "per-utterance"), vad=True)
+    with pytest.raises(PyserError, match="silence was left out in training; run `pyser ser package-frontend`"):
+        pyser.load(exp)
+    (tmp_path / "vad.conf").write_text("--vad-energy-threshold=31.6\n--vad-frames-context=2\n")
+    predict.package_frontend(exp, GOLDEN / "nnet3" / "final.mdl", GOLDEN / "ivector" / "extractor", exp / "mfcc.conf", NODE,
+                             ivector_mode="per-utterance", vad_conf=tmp_path / "vad.conf")
+    predictor = pyser.load(exp)
+    samples = np.concatenate([voice(), 1e-3 * np.random.default_rng(0).normal(size=16000)])
+    recording = read_recording((samples, 16000), 16000)
+    feats = predictor.features(recording)
+    assert feats.speech.shape == (198,) and feats.speech[:95].mean() > 0.9 and feats.speech[105:].mean() < 0.1
+    folds = [utterance_posteriors(network.classifier, feats.folds[0][feats.speech]) for network in predictor.networks]
+    found = predictor.decide(recording, feats)
+    np.testing.assert_allclose(list(found.posteriors.values()), np.mean(folds, axis=0), atol=1e-6)
+    assert len(predictor.frame_posteriors(feats)) == 198

@@ -15,6 +15,7 @@ pretrained=true                # false: the same network with random parameters
 use_ivectors=true              # false: for an acoustic model that was trained without
 train_above=                   # layers above this node learn with the classifier (lda: all); none: bottlenecks are dumped
 pooling=sum                    # of frame posteriors, or of their logarithms (log), or statistics or attention over the frames
+cmvn=none                      # speaker: bottlenecks are normalised by all that a speaker says, a test speaker too
 vad=false                      # true: silence is left out, by energy
 vad_config=conf/vad.conf
 ser_config=                    # conf/ser.conf, ser_utterances.conf with statistics or attention, ser_layers.conf with --train-above
@@ -89,7 +90,7 @@ for one in $node; do
       --subsampling "$subsampling" --max-dropped "$max_dropped" "$one" "$data/$corpus_name" "$bnf" "$model" \
       "$exp/bnf_$name/log" "$exp/bnf_$name"
   fi
-  options=(--pooling "$pooling" --selection "$selection") package=()
+  options=(--pooling "$pooling" --selection "$selection" --cmvn "$cmvn") package=()
   input=$bnf
   if [ "$pooling" != sum ]; then name=${name}_$pooling; fi
   if [ -n "$train_above" ]; then
@@ -97,6 +98,7 @@ for one in $node; do
     input=$data/$corpus_name
     options+=(--am "$model" --node "$one" --train-above "$train_above" --subsampling "$subsampling" ${ivector_dir[@]+"${ivector_dir[@]}"})
   fi
+  if [ "$cmvn" != none ]; then name=${name}_cmvn; fi
   if $vad; then
     name=${name}_vad
     options+=(--vad-scp "$exp/vad.scp")

@@ -16,6 +16,7 @@ def group() -> None:
 @click.option("--conf", type=click.Path(), help="options such as --hidden-dim=256, one per line")
 @click.option("--selection", type=click.Choice(["valid", "last"]), help="best epoch on valid.list, or the last")
 @click.option("--pooling", type=click.Choice(["sum", "log", "statistics", "attention"]), help="frames to utterances")
+@click.option("--cmvn", type=click.Choice(["none", "speaker"]), help="of the bottlenecks, by DATA_DIR/cmvn.scp")
 @click.option("--seed", type=int)
 @click.option("--fold", "folds", multiple=True, help="only this fold (may be repeated)")
 @click.option("--am", help="layers of this acoustic model learn too; DATA_DIR then holds its features, not bottlenecks")
@@ -29,9 +30,9 @@ def group() -> None:
 @click.argument("folds_dir")
 @click.argument("exp_dir")
 def train(
-    conf: str | None, selection: str | None, pooling: str | None, seed: int | None, folds: tuple[str, ...], am: str | None,
-    node: str, train_above: str, subsampling: int, ivector_dir: str | None, vad_scp: str | None, max_dropped: float,
-    data_dir: str, folds_dir: str, exp_dir: str,
+    conf: str | None, selection: str | None, pooling: str | None, cmvn: str | None, seed: int | None,
+    folds: tuple[str, ...], am: str | None, node: str, train_above: str, subsampling: int, ivector_dir: str | None,
+    vad_scp: str | None, max_dropped: float, data_dir: str, folds_dir: str, exp_dir: str,
 ) -> None:
     """One classifier per fold of FOLDS_DIR on the features of DATA_DIR, into EXP_DIR/fold*."""
     from pyser.config import read_conf
@@ -39,7 +40,8 @@ def train(
     from pyser.ser.train import train_folds
     from pyser.ser.trunk import TrunkConfig
 
-    config = read_conf(conf, SerConfig, selection=selection, pooling=pooling, seed=seed, vad=vad_scp is not None or None)
+    config = read_conf(conf, SerConfig, selection=selection, pooling=pooling, cmvn=cmvn, seed=seed,
+                       vad=vad_scp is not None or None)
     trunk = None if am is None else TrunkConfig(am, node, train_above, subsampling)
     train_folds(data_dir, folds_dir, exp_dir, config, folds, max_dropped, trunk, ivector_dir, vad_scp)
 

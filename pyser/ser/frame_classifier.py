@@ -40,6 +40,7 @@ class SerConfig:
     pooling: see above. batch_frames, batch_utterances: of a step, whichever of them are trained; utterances too where the
     acoustic model learns. spec_augment: where it does, see pyser.chain.specaugment. input_dropout: of pooled statistics.
     vad: frames that are silence are left out, in training and in test; see pyser.features.vad.
+    cmvn: `speaker` normalises mean and variance of the bottlenecks of all that a speaker says, a test speaker too.
     """
 
     hidden_dim: int = 256
@@ -58,12 +59,15 @@ class SerConfig:
     input_dropout: float = 0.0
     spec_augment: float = 0.0
     vad: bool = False
+    cmvn: str = "none"
 
     def __post_init__(self) -> None:
         if self.selection not in SELECTIONS:
             raise PyserError(f"--selection={self.selection}; known: {' '.join(SELECTIONS)}")
         if self.pooling not in POOLINGS:
             raise PyserError(f"--pooling={self.pooling}; known: {' '.join(POOLINGS)}")
+        if self.cmvn not in ("none", "speaker"):
+            raise PyserError(f"--cmvn={self.cmvn}; known: none speaker")
         if min(self.hidden_dim, self.num_epochs, self.batch_frames - 1, self.batch_utterances - 1, self.subsample) < 1:
             raise PyserError("--hidden-dim, --num-epochs and --subsample must be at least 1, --batch-frames and "
                              "--batch-utterances at least 2")

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from pyser.errors import PyserError
+from pyser.features.cmvn import CmvnConfig, apply_cmvn
 from pyser.kaldi.datadir import num_rows
 from pyser.kaldi.tables import load_mat, load_vec
 
 FLOAT16_MAX = 65504.0
+BY_SPEAKER = CmvnConfig(norm_vars=True)
 
 
 @dataclass(frozen=True)
@@ -29,10 +31,11 @@ class Frames:
 
 def load_frames(
     utts: Sequence[str], feats: Mapping[str, str], classes: Mapping[str, int], subsample: int, what: str,
-    vad: Mapping[str, str] | None = None,
+    vad: Mapping[str, str] | None = None, cmvn: Mapping[str, np.ndarray] | None = None,
 ) -> Frames:
     """Every `subsample`-th frame of `utts` (of those that are speech where rxfilenames of `vad` are given), from the
-    rxfilenames `feats`; says beforehand how much memory it takes."""
+    rxfilenames `feats`, normalised by the statistics (2, D + 1) of each utterance in `cmvn`; says beforehand how much memory
+    it takes."""
     masks = None if vad is None else [speech(load_vec(vad[utt]), num_rows(feats[utt]), utt) for utt in utts]
     counts = [num_rows(feats[utt]) for utt in utts] if masks is None else [int(mask.sum()) for mask in masks]
     rows = [-(-count // subsample) for count in counts]
@@ -47,6 +50,8 @@ def load_frames(
     for number, (utt, count) in enumerate(zip(utts, rows, strict=True)):
         matrix = load_mat(feats[utt])
         matrix = (matrix if masks is None else matrix[masks[number]])[::subsample]
+        if cmvn is not None:
+            matrix = apply_cmvn(matrix, cmvn[utt], BY_SPEAKER)
         if matrix.shape != (count, dim):
             raise PyserError(f"{utt}: features {matrix.shape}, expected ({count}, {dim}); write them again")
         if not np.abs(matrix).max(initial=0.0) <= FLOAT16_MAX:  # also true for NaN

@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+
+import numpy as np
 
 from pyser.errors import PyserError
-from pyser.ser.predict import Prediction, Predictor
+from pyser.features.cmvn import cmvn_stats
+from pyser.ser.predict import Features, Prediction, Predictor
+from pyser.ser.recording import Recording
 from pyser.ser.utterances import Utterance, utterances
 
 _WIDTH = 5  # of a posterior
@@ -46,17 +51,24 @@ def print_predictions(predictor: Predictor, sources: Sequence[str], form: str = 
 
 def predictions(predictor: Predictor, found: Sequence[Utterance]) -> Iterator[tuple[Utterance, Prediction | PyserError]]:
     """Each utterance and its emotion, or what is wrong with it. i-vectors are carried over from one utterance of a speaker to
-    his next where those of the training features were."""
-    speaker, state = ("", ""), None
-    for utterance in found:
-        if (utterance.source, utterance.speaker) != speaker or not utterance.speaker:
-            speaker = (utterance.source, utterance.speaker)
-            state = predictor.frontend.new_speaker()
-        try:
-            recording = utterance.read(predictor.rate)
-            yield utterance, predictor.decide(recording, predictor.features(recording, state))
-        except PyserError as error:
-            yield utterance, error
+    his next where those of the training features were; features are normalised by all his utterances where those were."""
+    for _, group in groupby(found, key=lambda one: (one.source, one.speaker or one)):
+        state = predictor.frontend.new_speaker()
+        heard: list[tuple[Utterance, Recording, Features]] = []
+        for utterance in group:
+            try:
+                recording = utterance.read(predictor.rate)
+                feats = predictor.features(recording, state)
+                if predictor.by_speaker and utterance.speaker:
+                    heard.append((utterance, recording, feats))
+                else:
+                    yield utterance, predictor.decide(recording, feats)
+            except PyserError as error:
+                yield utterance, error
+        if heard:
+            cmvn = sum(cmvn_stats(feats.folds[0]) for _, _, feats in heard)
+            for utterance, recording, feats in heard:
+                yield utterance, predictor.decide(recording, feats, np.asarray(cmvn))
 
 
 def _say(source: str, what: str) -> None:

@@ -22,6 +22,7 @@ import torch
 
 from pyser.config import read_conf
 from pyser.errors import PyserError
+from pyser.features.cmvn import apply_cmvn
 from pyser.features.mfcc import MfccConfig, mfcc
 from pyser.features.vad import VadConfig, voiced
 from pyser.files import read_lines, write_json
@@ -31,7 +32,7 @@ from pyser.nn.compute import ComputeConfig, compute
 from pyser.nn.model_io import load_nnet3, model_file
 from pyser.nn.nnet3 import Nnet3
 from pyser.ser.frame_classifier import CHUNK, utterance_posteriors
-from pyser.ser.frames import speech
+from pyser.ser.frames import BY_SPEAKER, speech
 from pyser.ser.network import EmotionNetwork, read_network
 from pyser.ser.recording import Audio, Recording, naming, read_recording
 
@@ -149,11 +150,22 @@ class Predictor:
             mask = np.ones(len(feats)) if self.frontend.vad is None else voiced(feats, self.frontend.vad)
             return Features(folds, speech(mask, len(folds[0]), recording.name))
 
-    def decide(self, recording: Recording, feats: Features) -> Prediction:
-        """The emotion of a recording with these features: the largest mean over the folds of its posteriors."""
+    @property
+    def by_speaker(self) -> bool:
+        """Whether features are normalised by all that a speaker says."""
+        return self.networks[0].classifier.config.cmvn == "speaker"
+
+    def decide(self, recording: Recording, feats: Features, cmvn: np.ndarray | None = None) -> Prediction:
+        """The emotion of a recording with these features: the largest mean over the folds of its posteriors. cmvn (2, D + 1):
+        statistics of all bottlenecks of its speaker, where self.by_speaker."""
         with naming(recording.name):
-            pairs = zip(self.networks, feats.folds, strict=True)
-            folds = [utterance_posteriors(network.classifier, x[feats.speech]) for network, x in pairs]
+            if self.by_speaker and cmvn is None:
+                raise PyserError("the classifiers were trained on features normalised by speaker: give a data directory with "
+                                 "what each speaker says")
+            folds = []
+            for network, x in zip(self.networks, feats.folds, strict=True):
+                rows = x[feats.speech] if cmvn is None else apply_cmvn(x[feats.speech], cmvn, BY_SPEAKER)
+                folds.append(utterance_posteriors(network.classifier, rows))
         mean = np.mean(folds, axis=0)
         posteriors = {label: float(p) for label, p in zip(self.labels, mean, strict=True)}
         return Prediction(self.labels[int(np.argmax(mean))], posteriors, recording.seconds, recording.converted)
@@ -178,8 +190,8 @@ def load(exp_dir: str | Path) -> Predictor:
     if not paths:
         raise PyserError(f"{exp_dir}: no classifier in it (fold*/final.safetensors); run `pyser ser train` first")
     networks = tuple(read_network(path)[0] for path in paths)
-    if len({(network.classifier.labels, network.trunk is None) for network in networks}) > 1:
-        raise PyserError(f"{exp_dir}: the folds have different labels or layers; train them again in a new directory")
+    if len({(n.classifier.labels, n.trunk is None, n.classifier.config.cmvn) for n in networks}) > 1:
+        raise PyserError(f"{exp_dir}: the folds have different labels or settings; train them again in a new directory")
     frontend = load_frontend((exp_dir.parent if alone else exp_dir) / "frontend")
     dim, expected = frontend.model.dim(frontend.config.node), len(networks[0].classifier.mean)
     if dim != expected:

@@ -37,18 +37,19 @@ from pyser.training.loop import TrainConfig, set_seed, train
 @dataclass(frozen=True)
 class Inputs:
     """rxfilenames by utterance: feats are bottlenecks, or, with a trunk, what it is computed from; ivectors for it; vad where
-    silence is left out."""
+    silence is left out; cmvn: the statistics that an utterance is normalised by."""
 
     feats: Mapping[str, str]
     ivectors: Mapping[str, str] | None = None
     trunk: TrunkConfig | None = None
     vad: Mapping[str, str] | None = None
+    cmvn: Mapping[str, np.ndarray] | None = None
 
     def load(self, utts: Sequence[str], classes: Mapping[str, int], subsample: int, what: str) -> Examples:
         """`what` is said of how much memory they take."""
         if self.trunk is not None:
             return load_examples(utts, self.feats, self.ivectors, classes, self.trunk.subsampling, self.vad)
-        return StoredExamples(load_frames(utts, self.feats, classes, subsample, what, self.vad))
+        return StoredExamples(load_frames(utts, self.feats, classes, subsample, what, self.vad, self.cmvn))
 
     def dim(self, trunk: Trunk | None) -> int:
         """Columns of the classifier's input."""
@@ -86,7 +87,8 @@ def train_folds(
     if config.vad != (vad_scp is not None):
         raise PyserError("--vad=true and --vad-scp FILE belong together: give both or neither")
     vad = None if vad_scp is None else read_scp(vad_scp)
-    inputs = Inputs(feats, ivectors, trunk, vad)
+    cmvn = speaker_cmvn(data_dir, speakers, trunk) if config.cmvn == "speaker" else None
+    inputs = Inputs(feats, ivectors, trunk, vad, cmvn)
     folds, dropped = {}, Dropped("ser train", max_dropped)
     everything = {name: read_fold(Path(folds_dir) / name, name) for name in names}
     total = {utt for fold in everything.values() for utt in (*fold.train, *fold.valid, *fold.test)}
@@ -99,8 +101,10 @@ def train_folds(
             dropped.add(utt, "without i-vectors")
         elif vad is not None and utt not in vad:
             dropped.add(utt, "without vad")
+        elif cmvn is not None and utt not in cmvn:
+            dropped.add(utt, "without CMVN statistics of the speaker")
     print(dropped.finish(len(total)), flush=True)
-    tables = [table for table in (feats, ivectors, vad) if table is not None]
+    tables = [table for table in (feats, ivectors, vad, cmvn) if table is not None]
     usable = {utt for utt in total if emotions.get(utt) and all(utt in table for table in tables)}
     for name, fold in everything.items():
         kept = {part: tuple(u for u in getattr(fold, part) if u in usable) for part in ("train", "valid", "test")}
@@ -124,6 +128,17 @@ def train_folds(
             lines.append(train_fold(exp_dir / f"fold{name}", folds[name], inputs, emotions, labels, config, features))
             print(lines[-1], flush=True)
     return lines
+
+
+def speaker_cmvn(data_dir: Path, speakers: Mapping[str, str], trunk: TrunkConfig | None) -> dict[str, np.ndarray]:
+    """Utterance -> statistics (2, D + 1) of its speaker's bottlenecks, from data_dir/cmvn.scp."""
+    if trunk is not None:
+        raise PyserError("--cmvn=speaker needs bottlenecks in files: those of layers that learn have no statistics yet")
+    path = data_dir / "cmvn.scp"
+    if not path.exists():
+        raise PyserError(f"{path}: missing; make_bottleneck_features.sh writes it, or pyser cmvn compute --spk2utt")
+    stats = {speaker: load_mat(rxfilename) for speaker, rxfilename in read_scp(path).items()}
+    return {utt: stats[speaker] for utt, speaker in speakers.items() if speaker in stats}
 
 
 def train_fold(
