@@ -19,6 +19,7 @@ TDNN = """--dim=48
 --prefinal-dim=24
 --strides=1,0,3
 --num-epochs=8
+--ali-epochs=3
 --lr-initial=1e-2
 --lr-final=1e-3
 --max-duration=15
@@ -49,7 +50,7 @@ def acoustic(work):
     (work / "tdnn.conf").write_text(TDNN)
     options = ["--train", train, "--dev", dev, "--test", test, "--lexicon", work / "lexicon.txt", "--data", work / "data",
                "--exp", work / "exp", "--tdnn-config", work / "tdnn.conf", "--num-gauss", 4, "--ivector-dim", 5,
-               "--ivector-iters", 2, "--word-lm-order", 2, "--min-biphone-count", 10, "--nj", 2]
+               "--ivector-iters", 2, "--word-lm-order", 2, "--min-biphone-count", 10, "--mono-epochs", 6, "--nj", 2]
     return options, recipe("kaldi_dir/tdnn/run.sh", *options)
 
 
@@ -64,7 +65,7 @@ def emotion(work, acoustic):
 
 def test_the_acoustic_model_has_learnt_the_words(work, acoustic):
     line = (work / "exp/tdnn/decode_test/wer.txt").read_text().splitlines()[0]
-    assert float(line.split()[1]) < 25, line  # 3.3 when this was written; chance is near 100
+    assert float(line.split()[1]) < 25, line  # 0 when this was written; chance is near 100
 
 
 def test_emotion_is_recognised(work, emotion):
@@ -95,7 +96,7 @@ def test_prediction_of_another_rate_and_two_channels(work, emotion):
     done = subprocess.run([pyser, "ser", "predict", "--model", work / "ser_exp/ser_tdnnf3", work / "stereo.flac"],
                           capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split()[1] == "ang", done.stdout
+    assert done.stdout.splitlines()[-1].split()[1] == "ang", done.stdout
     done = subprocess.run([pyser, "ser", "predict", "--model", work / "ser_exp/ser_tdnnf3", work / "none.wav"],
                           capture_output=True, text=True)
     assert done.returncode == 1 and "none.wav" in done.stderr and len(done.stderr.splitlines()) == 1
