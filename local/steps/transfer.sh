@@ -124,5 +124,5 @@ for one in $node; do
 done
 if wanted 5 && [ ${#results[@]} -gt 1 ]; then pyser score table "${results[@]}"; fi
 case $node in
-  *" "*) if wanted 6; then announce 6 "UA by node"; pyser score layers "$exp/layers$suffix.png" "${results[@]}"; fi ;;
+  *" "*) if wanted 6; then announce 6 "UA by node"; pyser score layers "$exp/layers${name#"$one"}.png" "${results[@]}"; fi ;;
 esac

@@ -92,20 +92,18 @@ def train_folds(
     folds, dropped = {}, Dropped("ser train", max_dropped)
     everything = {name: read_fold(Path(folds_dir) / name, name) for name in names}
     total = {utt for fold in everything.values() for utt in (*fold.train, *fold.valid, *fold.test)}
+    tables: dict[str, Mapping[str, object] | None] = {
+        "label in utt2emo": {utt: emotion for utt, emotion in emotions.items() if emotion}, "features in feats.scp": feats,
+        "i-vectors": ivectors, "vad": vad, "CMVN statistics of the speaker": cmvn,
+    }
+    usable = set()
     for utt in sorted(total, key=str.encode):
-        if not emotions.get(utt):
-            dropped.add(utt, "without label in utt2emo")
-        elif utt not in feats:
-            dropped.add(utt, "without features in feats.scp")
-        elif ivectors is not None and utt not in ivectors:
-            dropped.add(utt, "without i-vectors")
-        elif vad is not None and utt not in vad:
-            dropped.add(utt, "without vad")
-        elif cmvn is not None and utt not in cmvn:
-            dropped.add(utt, "without CMVN statistics of the speaker")
+        lacking = [what for what, table in tables.items() if table is not None and utt not in table]
+        if lacking:
+            dropped.add(utt, f"without {lacking[0]}")
+        else:
+            usable.add(utt)
     print(dropped.finish(len(total)), flush=True)
-    tables = [table for table in (feats, ivectors, vad, cmvn) if table is not None]
-    usable = {utt for utt in total if emotions.get(utt) and all(utt in table for table in tables)}
     for name, fold in everything.items():
         kept = {part: tuple(u for u in getattr(fold, part) if u in usable) for part in ("train", "valid", "test")}
         if config.selection == "last":  # nothing is selected, so the validation speakers are trained on
