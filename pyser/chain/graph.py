@@ -126,8 +126,11 @@ class Graph:
 
     def to_k2(self) -> Any:
         """k2.Fsa: labels are pdfs."""
-        import k2
         import torch
+
+        from pyser.libraries import import_k2
+
+        k2 = import_k2()
 
         ends = np.flatnonzero(np.isfinite(self.finals))
         last = np.stack([ends, np.full(len(ends), self.num_states), np.full(len(ends), -1)], axis=1)

@@ -7,15 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyser.errors import PyserError
-
-
-def import_k2() -> Any:
-    try:
-        import k2
-    except ImportError:
-        raise PyserError("needs k2: run local/install.sh (default stack), or take the native engine") from None
-    return k2
+from pyser.libraries import import_k2
 
 
 def total_scores(graphs: Any, output: Tensor, lengths: Tensor, output_beam: float) -> tuple[Tensor, Tensor]:

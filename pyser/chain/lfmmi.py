@@ -18,6 +18,7 @@ from pyser.chain import intersection, numerator
 from pyser.chain.denominator import LIMIT, Denominator
 from pyser.chain.graph import Graph
 from pyser.errors import PyserError
+from pyser.libraries import import_k2
 
 EXACT_BEAM = 1000.0  # nats; exp(-1000) is 0 even in double precision, so nothing that counts is pruned
 
@@ -55,13 +56,13 @@ class LfMmi:
         self.engine = engine
         self.denominator = Denominator(graph, self.config.leaky_hmm_coefficient)
         if engine == "k2":
-            self.fsa = intersection.import_k2().create_fsa_vec([graph.to_k2()])
+            self.fsa = import_k2().create_fsa_vec([graph.to_k2()])
 
     def numerator_scores(self, graphs: Sequence[Graph], output: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Scores (N,) and posteriors (N, T, C) of the transcripts' graphs; see pyser.chain.numerator.total_scores."""
         if self.engine == "native":
             return numerator.total_scores(graphs, output, lengths)
-        fsas = intersection.import_k2().create_fsa_vec([graph.to_k2() for graph in graphs])
+        fsas = import_k2().create_fsa_vec([graph.to_k2() for graph in graphs])
         return intersection.total_scores(fsas, output, lengths, self.config.output_beam)
 
     def denominator_scores(self, output: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,11 +14,12 @@ from pyser.errors import PyserError
 from pyser.files import atomic, read_lines, silent_stderr, text_lines, unpacked, write_text, write_torch
 from pyser.kaldi.tables import read_table
 from pyser.lang.hlg import hmm
-from pyser.lang.lang import EPSILON, import_k2, read_symbols, read_tokens
+from pyser.lang.lang import EPSILON, read_symbols, read_tokens
 from pyser.lang.lexicon import SILENCE, SILENCE_WORD, UNKNOWN_WORD, read_lexicon
 from pyser.lang.ngram import BOS, EOS, Gram, Ngram, estimate, perplexity
 from pyser.lang.phone_lm import PhoneLm, PhoneLmConfig
 from pyser.lang.topology import load_topology
+from pyser.libraries import import_k2
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from pyser.lang.acceptor import Acceptor
 from pyser.lang.denominator import expand
-from pyser.lang.lang import import_k2
 from pyser.lang.topology import Topology
+from pyser.libraries import import_k2
 
 
 def transducer(topology: Topology) -> tuple[Acceptor, NDArray[np.int32]]:

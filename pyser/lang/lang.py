@@ -6,7 +6,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,18 +16,10 @@ from pyser.lang.lexicon import SILENCE, UNKNOWN_WORD, Lexicon, read_lexicon
 from pyser.lang.openfst import Fst, write_fst
 from pyser.lang.phones import phone_groups, read_sets, write_phones
 from pyser.lang.topology import biphone, ctc, monophone
+from pyser.libraries import import_k2
 
 EPSILON = "<eps>"
 SILENCE_PROB = 0.5
-
-
-def import_k2() -> Any:
-    """k2, or one line that says how to get it."""
-    try:
-        import k2
-    except ImportError:
-        raise PyserError("needs k2: run local/install.sh (default stack)") from None
-    return k2
 
 
 def read_symbols(path: str | Path) -> dict[str, int]:
