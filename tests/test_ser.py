@@ -174,6 +174,12 @@ def test_leaks_are_refused(tmp_path):
         check_leaks(Fold("1", ("b1",), ("a1",), ("a2",)), spk)
     with pytest.raises(PyserError, match="test utterances are in train.list"):
         check_leaks(Fold("1", ("a1",), (), ("a1",)), spk)
+    copies = spk | {f"sp0.9-{utt}": f"sp0.9-{name}" for utt, name in spk.items()}
+    check_leaks(Fold("1", ("a1", "sp0.9-a1"), (), ("b1",)), copies)
+    with pytest.raises(PyserError, match="speaker sp0.9-a of the test list is also in train.list"):
+        check_leaks(Fold("1", ("b1", "sp0.9-a1"), (), ("a2",)), copies)
+    with pytest.raises(PyserError, match="test utterances are in valid.list, e.g. sp0.9-a1"):
+        check_leaks(Fold("1", ("b1",), ("sp0.9-a1",), ("a1",)), copies)
     data, folds = make_corpus(tmp_path, per_emotion=2)
     with open(folds / "1" / "train.list", "a") as file:
         file.write("spk1-00\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -10,6 +11,11 @@ from pyser.errors import PyserError
 from pyser.kaldi.lists import FEATURE_LISTS, Table, read_dir, words, write_dir
 from pyser.kaldi.segments import BadSegment, Segment
 from pyser.kaldi.wav import Source, parse_entry
+
+
+def unperturbed(name: str) -> str:
+    """The speaker or utterance that `perturb_speed` named so: spk1 for sp0.9-spk1."""
+    return re.sub(r"^sp\d+\.\d+-", "", name)
 
 
 def perturb_speed(source: str | Path, target: str | Path, factors: Iterable[float]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pyser.errors import PyserError
 from pyser.files import read_lines, write_text
+from pyser.kaldi.perturb import unperturbed
 
 PARTS = ("train", "valid", "test")
 SELECTIONS = ("valid", "last")  # how the epoch was chosen
@@ -64,18 +65,19 @@ def write_fold(directory: str | Path, fold: Fold) -> None:
 
 
 def check_leaks(fold: Fold, utt2spk: Mapping[str, str]) -> None:
-    """PyserError if a test utterance or a test speaker is trained on or selected on."""
+    """PyserError if a test utterance or a test speaker is trained on or selected on, at any speed."""
+    said = {unperturbed(utt) for utt in fold.test}
     for part in ("train", "valid"):
-        common = set(fold.test) & set(getattr(fold, part))
+        common = [utt for utt in getattr(fold, part) if unperturbed(utt) in said]
         if common:
             raise PyserError(f"fold {fold.name}: {len(common)} test utterances are in {part}.list, e.g. {min(common)}; "
                              "the result would be worthless: mend the lists")
     unknown = [utt for part in PARTS for utt in getattr(fold, part) if utt not in utt2spk]
     if unknown:
         raise PyserError(f"fold {fold.name}: {unknown[0]} is not in utt2spk, so speakers cannot be checked; add it")
-    tested = {utt2spk[utt] for utt in fold.test}
+    tested = {unperturbed(utt2spk[utt]) for utt in fold.test}
     for part in ("train", "valid"):
         for utt in getattr(fold, part):
-            if utt2spk[utt] in tested:
+            if unperturbed(utt2spk[utt]) in tested:
                 raise PyserError(f"fold {fold.name}: speaker {utt2spk[utt]} of the test list is also in {part}.list "
                                  f"({utt}); use speaker-independent folds")
