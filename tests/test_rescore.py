@@ -1,12 +1,19 @@
 """N-best lists on disk, under another language model and under scales chosen by word errors."""
 
-import pytest
+import math
 
-from pyser.chain.rescore import Scales, exchange_lm, read_nbest, rescore, tune, write_nbest, write_results
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyser.chain.mbr import edit_distances, expected_errors
+from pyser.chain.rescore import Scales, best, exchange_lm, read_nbest, rescore, tune, write_nbest, write_results
 from pyser.chain.search import Hypothesis
 from pyser.errors import PyserError
 from pyser.lang.arpa import log_probs
 from pyser.lang.ngram import estimate
+from pyser.scoring.wer import word_errors
 
 # The acoustic score is for the wrong words of u1 and the right ones of u2; the graph's the other way round.
 LISTS = {
@@ -18,7 +25,7 @@ REFS = {"u1": "a", "u2": "b"}
 
 def test_score_is_kaldis():
     """lattice-scale and lattice-add-penalty."""
-    assert Scales(1.3, 0.5).of(Hypothesis(["a", "b"], -3.0, -5.0)) == pytest.approx(-3 + 1.3 * (-5 - 0.5 * 2))
+    assert Scales(1.3, 0.5).of([Hypothesis(["a", "b"], -3.0, -5.0)]) == pytest.approx(-3 + 1.3 * (-5 - 0.5 * 2))
 
 
 def test_files(tmp_path):
@@ -39,6 +46,31 @@ def test_scales_of_fewest_errors():
     assert 4 / 3 < chosen.lm_scale < 5 / 3 or chosen.insertion_penalty
     assert errors.total == 0 and errors.n == 2
     assert tune({"u1": LISTS["u1"][:1], "u2": LISTS["u2"][:1]}, REFS)[0] == Scales()  # nothing to choose: no change
+
+
+def test_minimum_bayes_risk():
+    """Each of three hypotheses that share a word is less probable than the fourth."""
+    lists = [Hypothesis(words.split(), score, 0.0)
+             for words, score in (("x y", -1.0), ("a b", -1.1), ("a c", -1.2), ("a", -1.3))]
+    assert best(lists, Scales()).words == ["x", "y"]
+    assert best(lists, Scales(posterior_scale=1.0)).words[0] == "a"
+    assert best(lists, Scales(posterior_scale=50.0)).words == ["x", "y"]  # one hypothesis has all the probability
+    assert best(lists[:1], Scales(posterior_scale=1.0)) == lists[0]
+    chosen, errors = tune({"u": lists}, {"u": "a b"})
+    assert chosen.posterior_scale and errors.total == 0
+    assert tune({"u": lists}, {"u": "x y"})[0] == Scales()
+
+
+@given(st.lists(st.lists(st.sampled_from("abcd"), max_size=7), min_size=1, max_size=6), st.floats(0.1, 2))
+def test_expected_errors_by_enumeration(sentences, scale):
+    distances = edit_distances(sentences)
+    for row, first in zip(distances, sentences, strict=True):
+        assert row.tolist() == [word_errors(first, second).total for second in sentences]
+    scores = np.linspace(-3, 1, len(sentences))
+    weights = [math.exp(scale * score) for score in scores]
+    expected = [sum(w * word_errors(one, other).total for w, other in zip(weights, sentences, strict=True)) / sum(weights)
+                for one in sentences]
+    assert expected_errors(scores, distances, scale) == pytest.approx(expected)
 
 
 def test_other_language_model(tmp_path):

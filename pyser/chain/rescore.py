@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from pyser.chain.mbr import edit_distances, expected_errors
 from pyser.chain.search import Hypothesis
 from pyser.errors import PyserError
 from pyser.files import read_json, write_json, write_text
@@ -19,20 +24,23 @@ from pyser.scoring.wer import Errors, format_wer, score, word_errors
 Nbest = dict[str, list[Hypothesis]]  # utterance -> its hypotheses, at least one
 LM_SCALES = tuple(n / 10 for n in range(2, 21))  # Kaldi's LMWT of 7 to 17 for chain models, and what CTC models need
 PENALTIES = -0.5, 0.0, 0.5, 1.0  # Kaldi's word_ins_penalty
+POSTERIOR_SCALES = 0.0, 0.25, 0.5, 0.75, 1.0
 
 
 @dataclass(frozen=True)
 class Scales:
     """lm_scale: of the graph's log-probability, the acoustic one's being 1 (a tenth of Kaldi's LMWT for chain models).
-    insertion_penalty: taken off the graph's log-probability for each word."""
+    insertion_penalty: taken off the graph's log-probability for each word.
+    posterior_scale: of the scores where the hypothesis of minimum Bayes risk is wanted; 0: the one of the best score."""
 
     lm_scale: float = 1.0
     insertion_penalty: float = 0.0
+    posterior_scale: float = 0.0
 
-    def of(self, hypothesis: Hypothesis) -> float:
-        """The hypothesis's score."""
-        graph = hypothesis.graph - self.insertion_penalty * len(hypothesis.words)
-        return hypothesis.acoustic + self.lm_scale * graph
+    def of(self, hypotheses: Sequence[Hypothesis]) -> NDArray[np.float64]:
+        """The hypotheses' scores."""
+        acoustic, graph, words = np.array([(one.acoustic, one.graph, len(one.words)) for one in hypotheses]).T
+        return np.asarray(acoustic + self.lm_scale * (graph - self.insertion_penalty * words))
 
 
 def write_nbest(decode_dir: str | Path, lists: Nbest) -> None:
@@ -70,28 +78,31 @@ def exchange_lm(lists: Nbest, old: str | Path, new: str | Path) -> Nbest:
     }
 
 
+def choose(scores: NDArray[np.float64], distances: NDArray[np.float64], posterior_scale: float) -> int:
+    """The hypothesis of the best score, or of minimum Bayes risk."""
+    return int(expected_errors(scores, distances, posterior_scale).argmin() if posterior_scale else scores.argmax())
+
+
 def best(hypotheses: Sequence[Hypothesis], scales: Scales) -> Hypothesis:
-    """The one of the highest score."""
-    return max(hypotheses, key=scales.of)
+    """The one that is said to be right."""
+    distances = edit_distances([one.words for one in hypotheses] if scales.posterior_scale else [])
+    return hypotheses[choose(scales.of(hypotheses), distances, scales.posterior_scale)]
 
 
 def tune(lists: Nbest, refs: Mapping[str, str]) -> tuple[Scales, Errors]:
     """The scales with fewest word errors; of equal ones those nearest to no change."""
-    counted: dict[tuple[str, tuple[str, ...]], Errors] = {}
-
-    def errors(scales: Scales) -> Errors:
-        total = Errors()
-        for utt, ref in refs.items():
-            words = tuple(best(lists[utt], scales).words) if utt in lists else ()
-            if (utt, words) not in counted:
-                counted[utt, words] = word_errors(ref.split(), words)
-            total += counted[utt, words]
-        return total
-
-    grid = [Scales(lm_scale, penalty) for lm_scale in LM_SCALES for penalty in PENALTIES]
-    found = [(errors(scales), scales) for scales in grid]
+    nothing_said = sum((word_errors(ref.split(), []) for utt, ref in refs.items() if utt not in lists), Errors())
+    known = {utt: lists[utt] for utt in refs if utt in lists}
+    distances = {utt: edit_distances([one.words for one in hypotheses]) for utt, hypotheses in known.items()}
+    errors = {utt: [word_errors(refs[utt].split(), one.words) for one in hypotheses] for utt, hypotheses in known.items()}
+    found = []
+    for lm_scale, penalty in product(LM_SCALES, PENALTIES):
+        scores = {utt: Scales(lm_scale, penalty).of(hypotheses) for utt, hypotheses in known.items()}
+        for posterior_scale in POSTERIOR_SCALES:
+            total = sum((errors[utt][choose(scores[utt], distances[utt], posterior_scale)] for utt in known), nothing_said)
+            found.append((total, Scales(lm_scale, penalty, posterior_scale)))
     fewest, chosen = min(found, key=lambda pair: (
-        pair[0].total, abs(pair[1].lm_scale - 1) + abs(pair[1].insertion_penalty)))
+        pair[0].total, abs(pair[1].lm_scale - 1) + abs(pair[1].insertion_penalty) + pair[1].posterior_scale))
     return chosen, fewest
 
 
@@ -115,7 +126,7 @@ def rescore(
     if scales_of is not None:
         path = Path(scales_of) / "scales.json"
         values = read_json(path, "lm_scale", "insertion_penalty")
-        scales = Scales(values["lm_scale"], values["insertion_penalty"])
+        scales = Scales(values["lm_scale"], values["insertion_penalty"], values.get("posterior_scale", 0.0))
     if scales is None:
         if not any(refs.values()):
             raise PyserError(f"{decode_dir}: no transcripts to choose scales by; give --scales-of or --lm-scale")
@@ -123,6 +134,8 @@ def rescore(
     hyps = {utt: " ".join(best(hypotheses, scales).words) for utt, hypotheses in lists.items()}
     write_json(out_dir / "scales.json", asdict(scales))
     said = f"LM scale {scales.lm_scale:g}, insertion penalty {scales.insertion_penalty:g}"
+    if scales.posterior_scale:
+        said += f", minimum Bayes risk at {scales.posterior_scale:g}"
     line = write_results(out_dir, decode_dir.name.removeprefix("decode_"), refs, hyps)
     return f"{line or f'{len(hyps)} utterances'} ({said})"
 

@@ -108,24 +108,27 @@ def decode(
 @click.option("--lm", help="an ARPA file in place of LANG_DIR/G.arpa")
 @click.option("--lm-scale", type=float, help="of the graph's scores; a tenth of Kaldi's LMWT")
 @click.option("--insertion-penalty", type=float, default=0.0, show_default=True, help="for each word, with --lm-scale")
-@click.option("--scales-of", metavar="DIR", help="both as chosen for a development set, the OUT_DIR of its rescoring")
+@click.option("--posterior-scale", type=float, default=0.0, show_default=True,
+              help="of all scores, for minimum Bayes risk instead of the best score, with --lm-scale")
+@click.option("--scales-of", metavar="DIR", help="all three as chosen for a development set, the OUT_DIR of its rescoring")
 @click.argument("lang_dir")
 @click.argument("decode_dir")
 @click.argument("out_dir")
 def rescore(
-    lm: str | None, lm_scale: float | None, insertion_penalty: float, scales_of: str | None, lang_dir: str,
-    decode_dir: str, out_dir: str,
+    lm: str | None, lm_scale: float | None, insertion_penalty: float, posterior_scale: float, scales_of: str | None,
+    lang_dir: str, decode_dir: str, out_dir: str,
 ) -> None:
     """Choose again from the n-best lists of DECODE_DIR (decode --nbest).
 
-    Without scales those are taken that give DECODE_DIR the fewest errors: for development sets.
+    Without scales those are taken that give DECODE_DIR the fewest errors, be it by the best score or by minimum Bayes risk:
+    for development sets.
     """
     from pyser.chain.rescore import Scales
     from pyser.chain.rescore import rescore as run
 
     if lm_scale is not None and scales_of:
         raise click.UsageError("give --lm-scale or --scales-of")
-    scales = None if lm_scale is None else Scales(lm_scale, insertion_penalty)
+    scales = None if lm_scale is None else Scales(lm_scale, insertion_penalty, posterior_scale)
     print(run(decode_dir, out_dir, scales, f"{lang_dir}/G.arpa", lm, scales_of))
 
 
