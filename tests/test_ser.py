@@ -9,7 +9,6 @@ from ser_corpus import EMOTIONS, make_corpus
 
 from pyser.errors import PyserError
 from pyser.kaldi.datadir import read_table, write_table
-from pyser.ser import train as ser_train
 from pyser.ser.folds import Fold, check_leaks, fold_names, read_fold
 from pyser.ser.frame_classifier import (
     FrameClassifier,
@@ -20,6 +19,7 @@ from pyser.ser.frame_classifier import (
 )
 from pyser.ser.frames import load_frames, mean_and_std
 from pyser.ser.train import train_folds
+from pyser.training import checkpoints
 
 SMALL = SerConfig(hidden_dim=16, num_epochs=4, batch_frames=128, lr_initial=1e-2, lr_final=1e-3)
 
@@ -111,7 +111,7 @@ def test_finished_folds_are_left_alone(trained, capsys):
 
 def test_interrupted_fold_gives_the_same_numbers(trained, monkeypatch):
     root, data, folds, exp, _ = trained
-    save, calls = ser_train.checkpoints.save, []
+    save, calls = checkpoints.save, []
 
     def stop_after_two(path, state):
         save(path, state)
@@ -120,7 +120,7 @@ def test_interrupted_fold_gives_the_same_numbers(trained, monkeypatch):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(ser_train.checkpoints, "save", stop_after_two)
+        patch.setattr(checkpoints, "save", stop_after_two)
         with pytest.raises(KeyboardInterrupt):
             train_folds(data, folds, root / "resumed", SMALL, ["2"])
     assert not (root / "resumed" / "fold2" / "final.safetensors").exists()
