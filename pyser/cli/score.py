@@ -72,12 +72,52 @@ def compare(results: tuple[str, ...]) -> None:
     print(comparisons(systems_of([read_results(path) for path in results])))
 
 
+def _bounds(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(one) for one in value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"'{value}' are no numbers such as 1,6,11,16") from None
+
+
 @group.command()
-@click.argument("ref")
-@click.argument("hyp")
-def wer(ref: str, hyp: str) -> None:
-    """Word error rate of the Kaldi-style text HYP against REF."""
+@click.option("--by", type=click.Choice(["emotion", "length", "emotion,length"]), help="tables of parts, with 95% intervals")
+@click.option("--data", metavar="DATA_DIR", help="data directory whose utt2emo has the emotions")
+@click.option("--bins", callback=_bounds, default="1,6,11,16", show_default=True, metavar="N,N,…",
+              help="reference words where each bin of lengths begins; an utterance below the second is short")
+@click.option("--out", metavar="DIR", help="write wer_by_*.csv, .png and .svg there")
+@click.argument("texts", nargs=-1, required=True, metavar="DECODE_DIR | REF HYP")
+def wer(by: str | None, data: str | None, bins: tuple[int, ...], out: str | None, texts: tuple[str, ...]) -> None:
+    """Word error rate of the Kaldi-style text HYP against REF, or of DECODE_DIR/hyp.txt against its ref.txt; whole, and by
+    emotion and length of the reference (Li, Bell & Lai 2022, Tables 1 and 2)."""
     from pyser.kaldi.tables import read_table
     from pyser.scoring.wer import score
 
-    print(score(read_table(ref), read_table(hyp))[1], end="")
+    if len(texts) > 2:
+        raise click.UsageError("give DECODE_DIR, or REF and HYP")
+    if by is None and (data or out):
+        raise click.UsageError("--data and --out are for --by")
+    if by and ("emotion" in by) != bool(data):
+        raise click.UsageError("--by emotion needs --data, --by length does not")
+    ref, hyp = texts if len(texts) == 2 else (f"{texts[0]}/ref.txt", f"{texts[0]}/hyp.txt")
+    refs, hyps = read_table(ref), read_table(hyp)
+    print(score(refs, hyps)[1], end="")
+    if by is None:
+        return
+    from pyser.files import write_text
+    from pyser.scoring.figures import FORMATS
+    from pyser.scoring.wer_analysis import analyse, as_csv, remarks, tables
+    from pyser.scoring.wer_figure import plot_wer
+
+    factors, emotions = by.split(","), read_table(f"{data}/utt2emo") if data else None
+    analysis = analyse(refs, hyps, bins, emotions)
+    found = tables(analysis, factors)
+    print()
+    print(*found.values(), "\n".join(remarks(analysis, refs, hyps, emotions)), sep="\n\n")
+    if out:
+        lists = {f"{out}/wer_by_{'_'.join(part)}.csv": as_csv(analysis, part) for part in found}
+        for path, text in lists.items():
+            write_text(path, text)
+        figures = [f"{out}/wer_by_{'_'.join(factors)}.{name}" for name in FORMATS]
+        for path in figures:
+            plot_wer(analysis, factors, path, texts[-1])
+        print(f"written: {' '.join([*lists, *figures])}")

@@ -30,7 +30,7 @@ def plot_confusion(counts: np.ndarray, labels: Sequence[str], path: str | Path, 
         raise PyserError(f"confusion counts of shape {counts.shape} for {len(labels)} labels; score again")
     pooled, share = counts.sum(axis=0), mean_shares(counts)
     side = 2.4 + 0.85 * len(labels)
-    figure = _new(side, side)
+    figure = new_figure(side, side)
     axes = figure.add_subplot()
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for row in range(len(labels)):
@@ -55,15 +55,15 @@ def plot_confusion(counts: np.ndarray, labels: Sequence[str], path: str | Path, 
     line = "   ".join(f"{name.upper()} {_mean_and_std([fold[name] for fold in folds])} %" for name in ("ua", "wa"))
     figure.suptitle("\n".join([*textwrap.wrap(title, int(side * 9)), line]), fontsize=11)
     shares = f"mean over {len(counts)} folds of the share of the row in %" if len(counts) > 1 else "share of the row in %"
-    _caption(figure, f"{shares}; below it the utterances, {pooled.sum()} in all", side)
-    _save(figure, path)
+    caption(figure, f"{shares}; below it the utterances, {pooled.sum()} in all", side)
+    save(figure, path)
 
 
 def plot_layers(results: Sequence[Results], path: str | Path) -> None:
     """Bars of UA by bottleneck node, in the network's order, and the line of chance. PyserError as `same_but_node`."""
     layers = same_but_node(results)
     result, wide = results[0], max(5.0, 2.2 + 0.75 * len(layers))
-    figure = _new(wide, 4.4)
+    figure = new_figure(wide, 4.4)
     axes = figure.add_subplot()
     for i, layer in enumerate(layers):
         axes.bar(i, 100 * layer.ua, yerr=None if layer.std is None else 100 * layer.std, width=0.7, color="#6baed6",
@@ -81,8 +81,8 @@ def plot_layers(results: Sequence[Results], path: str | Path) -> None:
     _name_columns(figure, [layer.node for layer in layers], 0.75)
     said = statements(result)
     axes.set_title(" ".join(said[name] for name in ("corpus", "label_set", "subset") if name in said), fontsize=11)
-    _caption(figure, _what_bars_are(layers, result), wide)
-    _save(figure, path)
+    caption(figure, _what_bars_are(layers, result), wide)
+    save(figure, path)
 
 
 def _what_bars_are(layers: Sequence[Layer], result: Results) -> str:
@@ -101,7 +101,7 @@ def _mean_and_std(values: Sequence[float]) -> str:
     return f"{100 * np.mean(values):.1f}{spread}"
 
 
-def _new(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=150, layout="constrained")
@@ -115,12 +115,12 @@ def _name_columns(figure: Figure, names: Sequence[str], inches: float) -> None:
                     rotation_mode="anchor")
 
 
-def _caption(figure: Figure, text: str, inches: float) -> None:
+def caption(figure: Figure, text: str, inches: float) -> None:
     """Small print below, in lines that fit."""
     figure.supxlabel("\n".join(textwrap.wrap(text, int(inches * 15))), fontsize=8, color=INK)
 
 
-def _save(figure: Figure, path: str | Path) -> None:
+def save(figure: Figure, path: str | Path) -> None:
     """PNG or SVG, as `path` ends; equal figures are equal files."""
     from matplotlib import rc_context
 
