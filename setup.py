@@ -12,6 +12,7 @@ from setuptools import Extension, find_packages, setup
 COMMON = [
     "click==8.1.8",
     "espeakng-loader==0.2.4",  # carries espeak-ng, which speaks egs/mini's corpora
+    "flashlight-text==0.0.7",  # CTC beam search with a lexicon and an n-gram LM
     "kaldi-decoder==0.3.2",  # decodes where k2 is not installed
     "kaldi-native-fbank==1.22.5",  # features of streams, and the reference of ours
     "kaldifst==1.8.3",
@@ -55,6 +56,7 @@ setup(
             "pocketsphinx==5.0.4",  # carries CMUdict (BSD), the default English lexicon
             "torch==1.13.1",
             "torchaudio==0.13.1",
+            "transformers==4.49.0",  # the newest that runs with torch 1.13.1
         ],
         "torch2": [
             *COMMON,
@@ -62,6 +64,7 @@ setup(
             "kaldilm==1.15.5",
             "pocketsphinx==5.0.4",
             "torch==2.13.0",
+            "transformers==5.17.0",
         ],
         "test": ["hypothesis==6.130.0", "mypy==1.15.0", "pytest==8.3.5", "ruff==0.11.2"],
     },

@@ -24,7 +24,9 @@ GROUPS = {
     "chain": "train a TDNN-F with LF-MMI, average, decode",
     "nnet3": "compute, show, import and export Kaldi's networks",
     "bottleneck": "dump a node of a network, going on where it was broken off",
+    "encoder": "speech and text encoders of Hugging Face: train with CTC, dump, decode",
     "ser": "train and apply emotion classifiers",
+    "fusion": "emotion from MFCC, hidden states of a speech encoder and words",
     "score": "UA, WA, confusion, tables, figures, WER",
 }
 

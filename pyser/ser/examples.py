@@ -96,15 +96,9 @@ class ComputedExamples:
         return np.array([-(-len(matrix) // self.subsampling) for matrix in self.feats])
 
     def batches(self, epoch: int, config: SerConfig) -> Iterator[Batch]:
-        rng = np.random.default_rng([config.seed, epoch])
-        order, size = rng.permutation(len(self.label)), config.batch_utterances
-        pools = np.array_split(order, max(len(order) // (size * POOL), 1))
-        found = [part for pool in pools
-                 for part in np.array_split(pool[np.argsort(self.lengths[pool], kind="stable")], -(-len(pool) // size))]
-        for number in rng.permutation(len(found)):
-            if len(found[number]) > 1:
-                # the epoch travels with the batch: it decides how its utterances are augmented
-                yield np.concatenate([[epoch], found[number]])
+        for part in bucketed(self.lengths, config.batch_utterances, np.random.default_rng([config.seed, epoch])):
+            # the epoch travels with the batch: it decides how its utterances are augmented
+            yield np.concatenate([[epoch], part])
 
     def rows(self, model: EmotionNetwork, batch: Batch, config: SerConfig) -> tuple[Tensor, Tensor, Tensor]:
         assert model.trunk is not None
@@ -145,6 +139,17 @@ def load_examples(
     ]
     labels = np.array([classes[utt] for utt in utts], dtype=np.int64)
     return ComputedExamples(matrices, rows, labels, subsampling, masks)
+
+
+def bucketed(lengths: np.ndarray, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """All utterances in batches of at most `size`, and of at least two, of similar lengths, in any order."""
+    order = rng.permutation(len(lengths))
+    pools = np.array_split(order, max(len(order) // (size * POOL), 1))
+    found = [part for pool in pools
+             for part in np.array_split(pool[np.argsort(lengths[pool], kind="stable")], -(-len(pool) // size))]
+    for number in rng.permutation(len(found)):
+        if len(found[number]) > 1:
+            yield found[number]
 
 
 def groups(lengths: np.ndarray) -> Iterator[list[int]]:

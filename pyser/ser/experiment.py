@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -27,7 +27,7 @@ from pyser.kaldi.tables import read_table
 from pyser.scoring.metrics import unweighted_accuracy, weighted_accuracy
 from pyser.ser.folds import Fold, check_leaks, digest, fold_names, read_fold, write_fold
 from pyser.training import checkpoints
-from pyser.training.loop import TrainConfig, set_seed, train
+from pyser.training.loop import TrainConfig, best_epoch, set_seed, train
 
 Examples = TypeVar("Examples", bound="Labelled")
 Batch = TypeVar("Batch")
@@ -176,10 +176,11 @@ def train_fold(system: System[Any, Any, Any], corpus: Corpus, name: str, out_dir
 
     rows = train(
         model, lambda epoch: system.batches(examples, epoch), sum(1 for _ in system.batches(examples, 1)),
-        lambda model, batch, progress: system.loss(model, examples, batch, weight), out_dir, system.training,
+        lambda model, batch, progress: system.loss(model, examples, batch, weight), out_dir,
+        replace(system.training, keep_checkpoints=1, keep_best="ua" if valid is not None else ""),
         valid_fn=valid_fn if valid is not None else None, describe=lambda batch: f"a batch of fold {name}",
     )
-    best = rows[-1] if valid is None else max(rows, key=lambda row: (row["valid_ua"], -row["valid_loss"]))
+    best = rows[-1] if valid is None else best_epoch(rows, "ua")
     epoch = int(best["epoch"])
     model.load_state_dict(checkpoints.load(checkpoints.path_of(out_dir, epoch))["model"])
     model.eval()

@@ -28,7 +28,7 @@ Batch = TypeVar("Batch")
 Model = TypeVar("Model", bound=nn.Module)
 Stats = dict[str, float]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-NOT_SETTINGS = ("keep_checkpoints", "start_epoch")  # may differ when a run goes on
+NOT_SETTINGS = ("keep_checkpoints", "keep_best", "start_epoch")  # may differ when a run goes on
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ class TrainConfig:
     optimizer: adam, adamw or ng-sgd. max_grad_norm: limit of the gradient's norm, not for ng-sgd. max_param_change: limit of
     the parameters' change in a step, 0 for none. precision: of the loss function's products (torch.autocast): float32,
     bfloat16, or float16 on a GPU. start_epoch: 0 goes on after the newest checkpoint, N after epoch-(N-1).pt, later ones
-    being deleted. keep_checkpoints: how many of the last, 0 for all.
+    being deleted. keep_checkpoints: how many of the last, 0 for all. keep_best: and the epoch of the highest valid_<this>, of
+    equal ones that of the lowest valid_loss.
     """
 
     num_epochs: int
@@ -48,6 +49,7 @@ class TrainConfig:
     weight_decay: float = 0.0
     seed: int = 0
     keep_checkpoints: int = 0
+    keep_best: str = ""
     optimizer: str = "adamw"
     max_param_change: float = 0.0
     precision: str = "float32"
@@ -244,9 +246,15 @@ def _save(out_dir: Path, epoch: int, run: _Run[Any, Any], history: list[dict[str
         checkpoints.save_best(path)
     write_json(out_dir / "history.json", history)
     if run.config.keep_checkpoints:
+        chosen = int(best_epoch(history, run.config.keep_best)["epoch"]) if run.config.keep_best else 0
         for old in checkpoints.numbers(out_dir):
-            if old <= epoch - run.config.keep_checkpoints:
+            if old <= epoch - run.config.keep_checkpoints and old != chosen:
                 checkpoints.path_of(out_dir, old).unlink()
+
+
+def best_epoch(history: Sequence[dict[str, float]], figure: str) -> dict[str, float]:
+    """The row of the highest valid_<figure>, of equal ones that of the lowest valid_loss."""
+    return max(history, key=lambda row: (row[f"valid_{figure}"], -row["valid_loss"]))
 
 
 def _resume(out_dir: Path, run: _Run[Any, Any]) -> list[dict[str, float]]:

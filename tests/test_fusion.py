@@ -1,0 +1,169 @@
+"""Fusions trained fold by fold, on streams from files and with a speech encoder that learns."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from ser_corpus import make_corpus
+
+from pyser.encoders.speech import load_speech
+from pyser.encoders.untrained import init_speech
+from pyser.errors import PyserError
+from pyser.kaldi.datadir import read_table, write_table
+from pyser.kaldi.tables import MatrixWriter, load_mat, read_scp
+from pyser.scoring.results import score_experiment
+from pyser.ser.fusion import FusionModel, FusionTraining, read_fusion, train_fusion
+from pyser.ser.streams import StreamExamples
+from pyser.training import checkpoints
+
+SMALL = FusionTraining(units=8, nodes=8, heads=2, dropout=0.1, num_epochs=8, batch_utterances=8, lr_initial=1e-2,
+                       lr_final=1e-3)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """Emotions are in the stream `text`; `mfcc` is noise."""
+    root = tmp_path_factory.mktemp("fusion")
+    data, folds = make_corpus(root, num_speakers=4, per_emotion=10, noise=0.5)
+    rng = np.random.default_rng(1)
+    with MatrixWriter(f"ark,scp:{data}/mfcc.ark,{data}/mfcc.scp") as writer:
+        for utt in read_table(data / "utt2emo"):
+            writer.write(utt, rng.normal(size=(int(rng.integers(10, 60)), 5)).astype(np.float32))
+    return data, folds, {"mfcc": str(data / "mfcc.scp"), "text": str(data / "feats.scp")}
+
+
+@pytest.fixture(scope="module")
+def trained(corpus, tmp_path_factory):
+    data, folds, streams = corpus
+    exp = tmp_path_factory.mktemp("exp") / "hierarchical"
+    train_fusion(data, folds, exp, SMALL, streams)
+    return exp
+
+
+def test_the_stream_that_knows_is_heard(corpus, trained):
+    results = score_experiment(trained)
+    assert results["mean"]["ua"] > 0.9 and results["pooled"]["n"] == 120
+    config = json.loads((trained / "ser.json").read_text())["config"]
+    assert config["streams"] == {"mfcc": 5, "text": 8} and config["fusion"] == "hierarchical"
+    assert not list(trained.glob("fold*/epoch-*.pt"))
+
+
+def test_posteriors_are_the_saved_models(corpus, trained):
+    data, _, streams = corpus
+    model, metadata = read_fusion(trained / "fold1/final.safetensors")
+    said = read_table(trained / "fold1/test_posteriors.txt")
+    tables = {name: read_scp(path) for name, path in streams.items()}
+    utts = sorted(said)
+    examples = StreamExamples(np.zeros(len(utts), int), {n: [load_mat(t[u]) for u in utts] for n, t in tables.items()})
+    with torch.no_grad():
+        found = model(examples, range(len(utts)))[0].exp()
+    expected = torch.tensor([[float(p) for p in said[utt].split()] for utt in utts])
+    assert torch.allclose(found, expected, atol=1e-5) and metadata["fold"] == "1"
+
+
+def test_interrupted_fold_gives_the_same_numbers(corpus, trained, tmp_path, monkeypatch):
+    data, folds, streams = corpus
+    save, calls = checkpoints.save, []
+
+    def stop_after_three(path, state):
+        save(path, state)
+        calls.append(path)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "save", stop_after_three)
+        with pytest.raises(KeyboardInterrupt):
+            train_fusion(data, folds, tmp_path, SMALL, streams, ["2"])
+    assert len(list((tmp_path / "fold2").glob("epoch-*.pt"))) <= 3
+    train_fusion(data, folds, tmp_path, SMALL, streams, ["2"])
+    assert (tmp_path / "fold2/test_posteriors.txt").read_text() == (trained / "fold2/test_posteriors.txt").read_text()
+
+
+def test_other_streams_are_other_settings(corpus, trained):
+    data, folds, streams = corpus
+    with pytest.raises(PyserError, match="made with other settings .streams"):
+        train_fusion(data, folds, trained, SMALL, {"text": streams["text"]})
+
+
+def test_bad_input(corpus, tmp_path):
+    data, folds, streams = corpus
+    bad = ({"asr_weight": 1.5}, "between 0 and 1"), ({"freeze": "encoder"}, "freeze"), ({"num_epochs": 0}, "epochs")
+    for options, said in bad:
+        with pytest.raises(PyserError, match=said):
+            FusionTraining(**options)
+    with pytest.raises(PyserError, match="name it among the streams"):
+        train_fusion(data, folds, tmp_path, FusionTraining(speech="x"), streams)
+    with pytest.raises(PyserError, match="fusion=sum"):
+        train_fusion(data, folds, tmp_path, FusionTraining(fusion="sum"), streams)
+
+
+@pytest.fixture(scope="module")
+def speech_dir(tmp_path_factory):
+    directory = str(tmp_path_factory.mktemp("speech") / "tiny")
+    init_speech(directory, "tiny")
+    return directory
+
+
+def joint_model(speech_dir, weight, freeze="features"):
+    config = FusionTraining(units=4, nodes=4, heads=2, dropout=0.0, asr_weight=weight, speech=speech_dir, freeze=freeze,
+                            streams={"hidden": 32})
+    speech = load_speech(speech_dir)
+    speech.freeze(freeze)
+    rng = np.random.default_rng(0)
+    waves = [rng.normal(size=size).astype(np.float32) * 0.1 for size in (16000, 24000)]
+    examples = StreamExamples(np.array([0, 1]), {}, waves, [speech.vocabulary.encode(text) for text in ("A CAT", "DOGS")])
+    return FusionModel(config, ["a", "b"], speech), examples
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.2, 1.0])
+def test_what_the_weight_trains(speech_dir, weight):
+    """With 0 the CTC head has nothing to learn from, with 1 the fusion has not; the encoder learns from either."""
+    from pyser.ser.fusion import FusionSystem
+
+    model, examples = joint_model(speech_dir, weight)
+    system = FusionSystem(model.config, {}, None, None, model.speech)
+    torch.manual_seed(0)
+    loss, stats = system.loss(model.eval(), examples, np.array([0, 1]), torch.ones(2))
+    loss.backward()
+
+    def learns(parameters):
+        return any(p.grad is not None and bool(p.grad.abs().max() > 0) for p in parameters)
+
+    assert learns(model.speech.model.lm_head.parameters()) == (weight > 0)
+    assert learns(model.network.parameters()) == (weight < 1)
+    assert learns(model.speech.model.base_model.encoder.parameters())
+    assert not learns(model.speech.model.base_model.feature_extractor.parameters())
+    with torch.no_grad():
+        emotions = -model(examples, [0, 1])[0][torch.arange(2), torch.from_numpy(examples.label)].mean()
+    assert loss.item() == pytest.approx(weight * stats["ctc"] / 2 + (1 - weight) * float(emotions), rel=1e-4)
+
+
+def test_joint_training_of_a_fold(corpus, speech_dir, tmp_path):
+    """A speech encoder learns with the fusion: tones of a pitch for each emotion."""
+    source, folds, _ = corpus
+    emotions = read_table(source / "utt2emo")
+    data = tmp_path / "data"
+    rng = np.random.default_rng(2)
+    names = sorted(set(emotions.values()))
+    wavs = {}
+    for utt, emotion in emotions.items():
+        t = np.arange(int(rng.integers(6000, 9000))) / 16000
+        wavs[utt] = str(data / f"{utt}.wav")
+        data.mkdir(exist_ok=True)
+        soundfile.write(wavs[utt], 0.3 * np.sin(2 * np.pi * 300 * 2 ** names.index(emotion) * t), 16000)
+    write_table(data / "wav.scp", wavs)
+    write_table(data / "text", {utt: emotion for utt, emotion in emotions.items()})
+    for name in ("utt2emo", "utt2spk"):
+        write_table(data / name, read_table(source / name))
+    config = FusionTraining(units=4, nodes=4, heads=2, dropout=0.0, num_epochs=2, batch_utterances=8, speech=speech_dir,
+                            layer=1)
+    train_fusion(data, folds, tmp_path / "exp", config, {"hidden": "-"}, ["1"])
+    before, (model, _) = load_speech(speech_dir), read_fusion(tmp_path / "exp/fold1/final.safetensors")
+    moved = {name.split(".")[0] + "." + name.split(".")[1] for (name, p), q in zip(
+        model.speech.model.named_parameters(), before.model.parameters(), strict=True) if not torch.equal(p, q)}
+    assert any("encoder" in name for name in moved) and any("lm_head" in name for name in moved)
+    assert not any("feature_extractor" in name for name in moved)
+    assert len(read_table(tmp_path / "exp/fold1/test_posteriors.txt")) == 30
