@@ -167,3 +167,46 @@ def test_joint_training_of_a_fold(corpus, speech_dir, tmp_path):
     assert any("encoder" in name for name in moved) and any("lm_head" in name for name in moved)
     assert not any("feature_extractor" in name for name in moved)
     assert len(read_table(tmp_path / "exp/fold1/test_posteriors.txt")) == 30
+
+
+def test_prediction_is_what_the_test_list_got(speech_dir, tmp_path):
+    """Streams dumped and a fusion trained on them; a recording of the test list then gets the same posteriors."""
+    from test_encoders_text import make_bert
+
+    import pyser
+    from pyser.encoders.decode import decode
+    from pyser.encoders.dump import dump, dump_text
+    from pyser.features.mfcc import MfccConfig, mfcc
+    from pyser.kaldi.wav import read_audio
+    from pyser.ser.fusion_predict import package
+    from pyser.ser.listing import print_predictions
+
+    data, folds = make_corpus(tmp_path, num_speakers=3, per_emotion=2)
+    rng = np.random.default_rng(3)
+    wavs = {}
+    for utt in read_table(data / "utt2emo"):
+        wavs[utt] = str(data / f"{utt}.wav")
+        soundfile.write(wavs[utt], 0.1 * rng.normal(size=int(rng.integers(9000, 16000))), 16000)
+    write_table(data / "wav.scp", wavs)
+    (tmp_path / "mfcc.conf").write_text("--num-mel-bins=23\n--num-ceps=13\n--dither=0\n")
+    config = MfccConfig(num_mel_bins=23, num_ceps=13, dither=0.0)
+    with MatrixWriter(f"ark,scp:{data}/feats.ark,{data}/feats.scp") as writer:
+        for utt in wavs:
+            writer.write(utt, mfcc(read_audio(wavs[utt])[0], config))
+    bert = make_bert(tmp_path / "bert")
+    dump(speech_dir, data, tmp_path / "dump", "1")
+    decode(speech_dir, tmp_path / "dump/logits.scp", tmp_path / "decode")
+    dump_text(bert, tmp_path / "decode/hyp.txt", tmp_path / "text.ark", tmp_path / "text.scp")
+    streams = {"mfcc": data / "feats.scp", "hidden": tmp_path / "dump/layer1.scp", "text": tmp_path / "text.scp"}
+    train_fusion(data, folds, tmp_path / "exp", SMALL, {name: str(path) for name, path in streams.items()}, ["1"])
+    package(tmp_path / "exp", speech_dir, str(bert), tmp_path / "mfcc.conf", layer=1)
+    predictor = pyser.load(tmp_path / "exp/fold1")
+    said, heard = read_table(tmp_path / "exp/fold1/test_posteriors.txt"), read_table(tmp_path / "decode/hyp.txt")
+    for utt, posteriors in said.items():
+        found = predictor.predict(wavs[utt])
+        assert list(found.posteriors.values()) == pytest.approx([float(p) for p in posteriors.split()], abs=1e-3)
+        assert found.transcript == heard[utt]
+    assert print_predictions(predictor, [str(data), wavs["spk1-00"], "nothing.wav"], "json") == 1
+    with pytest.raises(PyserError, match="no front end"):
+        (tmp_path / "exp/frontend/frontend.json").unlink()
+        pyser.load(tmp_path / "exp")

@@ -113,6 +113,7 @@ for system in "${systems[@]}"; do
       once.sh "${marker[@]}" "$ser/.done" $cmd "$ser/log/train.log" pyser fusion train --conf "$fusion_config" --fusion "$kind" \
         "${inputs[@]}" ${options[@]+"${options[@]}"} --selection "$selection" --seed "$seed" --max-dropped "$max_dropped" \
         "$corpus_data" "$corpus_data/folds" "$ser"
+      pyser fusion package --layer "${number:--1}" ${lm:+--lm "$lm"} "$ser" "$w2v2" "$bert" "$mfcc_config"
     fi
     if wanted 5; then
       announce 5 "score (seed $seed)"

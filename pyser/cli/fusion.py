@@ -44,3 +44,18 @@ def train(
     config = read_conf(conf, FusionTraining, fusion=fusion, speech=speech, layer=layer, freeze=freeze, asr_weight=asr_weight,
                        selection=selection, seed=seed)
     train_fusion(data_dir, folds_dir, exp_dir, config, {name: path for name, _, path in pairs}, folds, max_dropped)
+
+
+@group.command()
+@click.option("--layer", default=-1, show_default=True, help="of the hidden states: 0 is the input of the first, -1 the last")
+@click.option("--lm", default="", help="ARPA file of the CTC beam search; none: greedy")
+@click.option("--words", default="", help="what the search can find, with --lm")
+@click.argument("exp_dir")
+@click.argument("speech")
+@click.argument("text")
+@click.argument("mfcc_conf")
+def package(layer: int, lm: str, words: str, exp_dir: str, speech: str, text: str, mfcc_conf: str) -> None:
+    """Note in EXP_DIR/frontend the encoders and the MFCC configuration that made its streams, for pyser ser predict."""
+    from pyser.ser.fusion_predict import package as run
+
+    print(run(exp_dir, speech, text, mfcc_conf, layer, lm, words))

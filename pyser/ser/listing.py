@@ -11,6 +11,7 @@ import numpy as np
 
 from pyser.errors import PyserError
 from pyser.features.cmvn import cmvn_stats
+from pyser.ser.fusion_predict import FusionPredictor
 from pyser.ser.predict import Features, Prediction, Predictor
 from pyser.ser.recording import Recording
 from pyser.ser.utterances import Utterance, utterances
@@ -18,7 +19,9 @@ from pyser.ser.utterances import Utterance, utterances
 _WIDTH = 5  # of a posterior
 
 
-def print_predictions(predictor: Predictor, sources: Sequence[str], form: str = "table", allow_pipes: bool = False) -> int:
+def print_predictions(
+    predictor: Predictor | FusionPredictor, sources: Sequence[str], form: str = "table", allow_pipes: bool = False
+) -> int:
     """Print the predictions of `sources` (see `utterances`), and to stderr what was converted and what is wrong; returns how
     many could not be predicted. form: table, or json for an object a line."""
     found: list[Utterance] = []
@@ -29,9 +32,8 @@ def print_predictions(predictor: Predictor, sources: Sequence[str], form: str = 
         except PyserError as error:
             failed += _complain(error)
             continue
-        if some[0].speaker and predictor.frontend.extractor:
-            _say(source, "i-vectors go on within a speaker, in the order of spk2utt" if predictor.frontend.new_speaker() else
-                 "the i-vectors of every utterance begin anew")
+        if some[0].speaker and predictor.of_speakers():
+            _say(source, predictor.of_speakers())
         found += some
     width = max(len(name) for name in ("utterance", *(one.name for one in found)))
     head = _header(predictor.labels, width) if form == "table" else ""
@@ -49,11 +51,16 @@ def print_predictions(predictor: Predictor, sources: Sequence[str], form: str = 
     return failed
 
 
-def predictions(predictor: Predictor, found: Sequence[Utterance]) -> Iterator[tuple[Utterance, Prediction | PyserError]]:
+def predictions(
+    predictor: Predictor | FusionPredictor, found: Sequence[Utterance]
+) -> Iterator[tuple[Utterance, Prediction | PyserError]]:
     """Each utterance and its emotion, or what is wrong with it. i-vectors are carried over from one utterance of a speaker to
     his next where those of the training features were; features are normalised by all his utterances where those were."""
+    if isinstance(predictor, FusionPredictor):
+        yield from _each_alone(predictor, found)
+        return
     for _, group in groupby(found, key=lambda one: (one.source, one.speaker or one)):
-        state = predictor.frontend.new_speaker()
+        state = predictor.new_speaker()
         heard: list[tuple[Utterance, Recording, Features]] = []
         for utterance in group:
             try:
@@ -69,6 +76,16 @@ def predictions(predictor: Predictor, found: Sequence[Utterance]) -> Iterator[tu
             cmvn = sum(cmvn_stats(feats.folds[0]) for _, _, feats in heard)
             for utterance, recording, feats in heard:
                 yield utterance, predictor.decide(recording, feats, np.asarray(cmvn))
+
+
+def _each_alone(
+    predictor: FusionPredictor, found: Sequence[Utterance]
+) -> Iterator[tuple[Utterance, Prediction | PyserError]]:
+    for utterance in found:
+        try:
+            yield utterance, predictor.predict_recording(utterance.read(predictor.rate))
+        except PyserError as error:
+            yield utterance, error
 
 
 def _say(source: str, what: str) -> None:
@@ -88,7 +105,8 @@ def _header(labels: Sequence[str], width: int) -> str:
 def _row(name: str, found: Prediction, width: int) -> str:
     emotion = f"{found.emotion:{_emotion_width(found.posteriors)}}"
     return f"{name:{width}}  {emotion}  {found.seconds:7.2f}" + "".join(
-        f"  {p:{max(_WIDTH, len(label))}.3f}" for label, p in found.posteriors.items())
+        f"  {p:{max(_WIDTH, len(label))}.3f}" for label, p in found.posteriors.items()) + (
+        "" if found.transcript is None else f"  {found.transcript}")
 
 
 def _emotion_width(labels: Iterable[str]) -> int:
@@ -96,5 +114,6 @@ def _emotion_width(labels: Iterable[str]) -> int:
 
 
 def _json(name: str, found: Prediction) -> str:
+    heard = {} if found.transcript is None else {"transcript": found.transcript}
     return json.dumps({"utterance": name, "emotion": found.emotion, "posteriors": found.posteriors,
-                       "seconds": found.seconds}, ensure_ascii=False)
+                       "seconds": found.seconds, **heard}, ensure_ascii=False)

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from pyser.errors import PyserError
 from pyser.files import atomic
+from pyser.ser.fusion_predict import FusionPredictor
 from pyser.ser.predict import Predictor
 from pyser.ser.recording import Audio, Recording, read_recording
 
@@ -18,12 +20,14 @@ WINDOW = 0.025  # seconds of a column of the spectrogram
 RANGE = 70.0  # dB below the loudest
 
 
-def plot_posteriors(predictor: Predictor, audio: Audio, path: str | Path) -> str:
+def plot_posteriors(predictor: Predictor | FusionPredictor, audio: Audio, path: str | Path) -> str:
     """Spectrogram and posteriors (stacked, a running mean, of all folds) of `audio`; the decision on the whole in the title.
     Returns what was converted, '' if nothing."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    if isinstance(predictor, FusionPredictor):
+        raise PyserError("a fusion decides of utterances, not of their frames: there is nothing to draw over time")
     recording = read_recording(audio, predictor.rate)
     feats = predictor.features(recording)
     found = predictor.decide(recording, feats)

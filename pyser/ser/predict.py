@@ -42,12 +42,14 @@ AnyAudio = TypeVar("AnyAudio", bound=Audio)
 @dataclass(frozen=True)
 class Prediction:
     """The emotion with the largest posterior, and all posteriors (they sum to 1), of so many seconds; `converted` says how
-    the recording was made to fit the network, '' if it did."""
+    the recording was made to fit the network, '' if it did; transcript: the words that were heard, None where none are
+    listened for."""
 
     emotion: str
     posteriors: dict[str, float]
     seconds: float
     converted: str = ""
+    transcript: str | None = None
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,17 @@ class Predictor:
             return [self.predict(one) for one in audio]
         recording = read_recording(audio, self.rate)
         return self.decide(recording, self.features(recording))
+
+    def new_speaker(self) -> SpeakerState | None:
+        """For the utterances of one speaker, where i-vectors are carried over."""
+        return self.frontend.new_speaker()
+
+    def of_speakers(self) -> str:
+        """What is to be known of utterances whose speaker is; '' if nothing."""
+        if self.frontend.extractor is None:
+            return ""
+        return ("i-vectors go on within a speaker, in the order of spk2utt" if self.new_speaker() else
+                "the i-vectors of every utterance begin anew")
 
     def features(self, recording: Recording, speaker: SpeakerState | None = None) -> Features:
         """Of a recording at self.rate: bottlenecks of the front end, or of layers that have been trained with the fold."""
