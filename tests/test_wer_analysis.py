@@ -99,7 +99,7 @@ def test_bad_input_is_one_line():
 
 
 def test_tables_say_all_of_it():
-    found = analyse(REFS, HYPS, emotions=EMOTIONS)
+    found = analyse(REFS, HYPS, (1, 6, 11, 16), EMOTIONS)
     by_emotion, by_length, by_both = ([re.split(r"\s{2,}", line) for line in table.splitlines()]
                                       for table in tables(found, ("emotion", "length")).values())
     assert by_emotion[0] == ["emotion", "utterances", "<6 words", "words", "WER", "95% interval", "ins", "del", "sub"]
@@ -121,7 +121,7 @@ def test_tables_say_all_of_it():
 
 
 def test_csv_has_counts_and_leaves_the_undefined_empty():
-    found = analyse(REFS, HYPS, emotions=EMOTIONS)
+    found = analyse(REFS, HYPS, (1, 6, 11, 16), EMOTIONS)
     both = {(row.pop("emotion"), row.pop("length")): row for row in rows(as_csv(found, ("emotion", "length")))}
     assert len(both) == 15 and both["ang", "0"] == {
         "utterances": "1", "below_6_words_percent": "100.00", "words": "0", "wer": "", "wer_low": "", "wer_high": "",
@@ -139,7 +139,7 @@ def texts(path):
 
 
 def test_figure_says_rates_and_utterances(tmp_path):
-    found = analyse(REFS, HYPS, emotions=EMOTIONS)
+    found = analyse(REFS, HYPS, (1, 6, 11, 16), EMOTIONS)
     plot_wer(found, ("emotion",), tmp_path / "emotion.svg", "exp/decode")
     said = texts(tmp_path / "emotion.svg")
     assert {"exp/decode", "ang", "sad", "all", "64.3", "33.3", "52.2", "4", "2", "6", "utterances"} <= set(said)
@@ -154,7 +154,7 @@ def test_figure_says_rates_and_utterances(tmp_path):
 
 def test_bars_are_the_cells(tmp_path):
     """Heights of the bars in an SVG, as shares of the tallest: all emotions in a bin before the next bin's."""
-    found = analyse(REFS, HYPS, emotions=EMOTIONS)
+    found = analyse(REFS, HYPS, (1, 6, 11, 16), EMOTIONS)
     plot_wer(found, ("emotion", "length"), tmp_path / "both.svg")
     drawn = []
     for path in re.findall(r'<path d="([^"]*)" clip-path', (tmp_path / "both.svg").read_text()):

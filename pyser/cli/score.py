@@ -76,13 +76,13 @@ def _bounds(context: click.Context, parameter: click.Parameter, value: str) -> t
     try:
         return tuple(int(one) for one in value.split(","))
     except ValueError:
-        raise click.BadParameter(f"'{value}' are no numbers such as 1,6,11,16") from None
+        raise click.BadParameter(f"'{value}' are no numbers such as 1,11,21,31") from None
 
 
 @group.command()
 @click.option("--by", type=click.Choice(["emotion", "length", "emotion,length"]), help="tables of parts, with 95% intervals")
 @click.option("--data", metavar="DATA_DIR", help="data directory whose utt2emo has the emotions")
-@click.option("--bins", callback=_bounds, default="1,6,11,16", show_default=True, metavar="N,N,…",
+@click.option("--bins", callback=_bounds, default="1,11,21,31", show_default=True, metavar="N,N,…",
               help="reference words where each bin of lengths begins; an utterance below the second is short")
 @click.option("--out", metavar="DIR", help="write wer_by_*.csv, .png and .svg there")
 @click.argument("texts", nargs=-1, required=True, metavar="DECODE_DIR | REF HYP")

@@ -23,7 +23,7 @@ from pyser.scoring.wer import Errors, word_errors
 
 Key = tuple[str | None, str | None]
 
-BOUNDS = (1, 6, 11, 16)
+BOUNDS = (1, 11, 21, 31)
 EMPTY = "0"
 NAN = float("nan")
 ERRORS = ("words", "WER", "95% interval", "ins", "del", "sub")
