@@ -9,7 +9,6 @@ cd "$(dirname "$0")" || exit 1
 . ./cmd.sh
 train= dev= test= lexicon=cmudict
 train_set=train dev_set=dev
-phone_lm_order=2  # of the denominator: what the development set chose on seven hours (RESULTS.md)
 test_sets=
 
 prepare() {
