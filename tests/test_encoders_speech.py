@@ -272,3 +272,12 @@ def test_init_on_the_command_line(tmp_path):
     again = CliRunner().invoke(cli, ["encoder", "init", str(tmp_path / "m")])
     assert isinstance(again.exception, PyserError) and "holds a model" in str(again.exception)
     shutil.rmtree(tmp_path / "m")
+
+
+def test_mask_that_the_checkpoint_lacks_is_no_garbage(tmp_path):
+    """A model saved without masking has no vector for masked frames; one is made, the same each time."""
+    init_speech(tmp_path, "tiny")
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "mask_time_prob": 0.3}))
+    vectors = [load_speech(tmp_path).model.base_model.masked_spec_embed for _ in range(2)]
+    assert torch.equal(*vectors) and 0 <= vectors[0].min() < vectors[0].max() <= 1

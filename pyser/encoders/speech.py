@@ -197,6 +197,10 @@ def load_speech(name: str | Path) -> SpeechEncoder:
     model, missing = load_weights(AutoModelForCTC, name)
     # What only training needs is missing from some checkpoints on the hub.
     lacking = [key for key in missing if not key.startswith("lm_head.") and not key.endswith("masked_spec_embed")]
+    if any(key.endswith("masked_spec_embed") for key in missing):  # transformers 5 leaves it as the memory happens to be
+        with torch.no_grad():
+            embedding = model.base_model.masked_spec_embed
+            embedding.copy_(torch.rand(embedding.shape, generator=torch.Generator().manual_seed(0)))
     if lacking:
         raise PyserError(f"{name}: the checkpoint lacks {len(lacking)} tensors of the model (e.g. {lacking[0]})")
     vocabulary = None
