@@ -37,7 +37,11 @@ wanted() { [ "$stage" -le "$1" ] && [ "$stop_stage" -ge "$1" ]; }
 at=$stage
 corpus_data=$data/$corpus_name
 encoder=$exp/encoder
-if [ "$grid" = table4 ]; then layers=all; fi
+case $grid in
+  "" | table3) ;;
+  table4) layers=all ;;
+  *) echo "$0: --grid $grid: it is table3 or table4" >&2; exit 1 ;;
+esac
 
 if wanted 0; then
   announce 0 "prepare the corpus and its folds"
@@ -67,7 +71,8 @@ if wanted 3; then
   fi
 fi
 
-last=$(find "$encoder" -maxdepth 1 -name 'layer*.scp' 2>/dev/null | sed 's/.*layer\([0-9]*\)\.scp/\1/' | sort -n | tail -n 1)
+last=$( (find "$encoder" -maxdepth 1 -name 'layer*.scp' 2>/dev/null || true) | sed 's/.*layer\([0-9]*\)\.scp/\1/' | sort -n | tail -n 1)
+if [ -z "$last" ] && [ "$stop_stage" -ge 4 ]; then echo "$0: no hidden states in $encoder: run stage 2 first" >&2; exit 1; fi
 case $grid in
   table3)
     systems=()
@@ -76,8 +81,7 @@ case $grid in
   table4)
     systems=("mfcc concat last" "text concat last" "gt concat last")
     for number in $(seq 0 "$last"); do systems+=("hidden concat $number"); done ;;
-  "") systems=("$streams $fusion $layer") ;;
-  *) echo "$0: --grid $grid: it is table3 or table4" >&2; exit 1 ;;
+  *) systems=("$streams $fusion $layer") ;;
 esac
 
 results=() by_layer=()
