@@ -27,7 +27,7 @@ from pyser.features.mfcc import MfccConfig, mfcc
 from pyser.files import read_json, write_json, write_text
 from pyser.kaldi.wav import INT16
 from pyser.ser.fusion import HIDDEN, FusionModel, read_fusion
-from pyser.ser.predict import AnyAudio, Prediction
+from pyser.ser.predict import AnyAudio, Prediction, trained_folds
 from pyser.ser.recording import Audio, Recording, naming, read_recording
 from pyser.ser.streams import StreamExamples
 
@@ -123,15 +123,10 @@ def load(exp_dir: str | Path) -> FusionPredictor:
 
     On the corpus it was trained on this is no test: only a fold that did not see a speaker may be scored on him.
     """
-    exp_dir = Path(exp_dir)
-    alone = (exp_dir / "final.safetensors").is_file()
-    paths = [exp_dir / "final.safetensors"] if alone else sorted(exp_dir.glob("fold*/final.safetensors"))
-    if not paths:
-        raise PyserError(f"{exp_dir}: no fusion in it (fold*/final.safetensors); run `pyser fusion train` first")
+    paths, directory = trained_folds(exp_dir, "no fusion", "pyser fusion train")
     models = tuple(read_fusion(path)[0] for path in paths)
     if len({(model.labels, tuple(model.network.config.streams.items())) for model in models}) > 1:
         raise PyserError(f"{exp_dir}: the folds have different labels or streams; train them again in a new directory")
-    directory = (exp_dir.parent if alone else exp_dir) / "frontend"
     if not (directory / "frontend.json").is_file():
         raise PyserError(f"{directory}: no front end in it; run `pyser fusion package` first")
     try:

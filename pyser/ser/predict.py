@@ -192,20 +192,27 @@ class Predictor:
         return np.asarray(torch.stack(folds).mean(dim=0))
 
 
+def trained_folds(exp_dir: str | Path, missing: str, command: str) -> tuple[list[Path], Path]:
+    """The models of an experiment's finished folds, or of the one fold that `exp_dir` is, and the experiment's front end."""
+    exp_dir = Path(exp_dir)
+    if (exp_dir / "final.safetensors").is_file():
+        return [exp_dir / "final.safetensors"], exp_dir.parent / "frontend"
+    paths = sorted(exp_dir.glob("fold*/final.safetensors"))
+    if not paths:
+        raise PyserError(f"{exp_dir}: {missing} in it (fold*/final.safetensors); run `{command}` first")
+    return paths, exp_dir / "frontend"
+
+
 def load(exp_dir: str | Path) -> Predictor:
     """The classifiers of every finished fold in `exp_dir`, averaged; a fold's own directory gives that fold alone.
 
     On the corpus it was trained on this is no test: only a fold that did not see a speaker may be scored on him.
     """
-    exp_dir = Path(exp_dir)
-    alone = (exp_dir / "final.safetensors").is_file()
-    paths = [exp_dir / "final.safetensors"] if alone else sorted(exp_dir.glob("fold*/final.safetensors"))
-    if not paths:
-        raise PyserError(f"{exp_dir}: no classifier in it (fold*/final.safetensors); run `pyser ser train` first")
+    paths, frontend_dir = trained_folds(exp_dir, "no classifier", "pyser ser train")
     networks = tuple(read_network(path)[0] for path in paths)
     if len({(n.classifier.labels, n.trunk is None, n.classifier.config.cmvn) for n in networks}) > 1:
         raise PyserError(f"{exp_dir}: the folds have different labels or settings; train them again in a new directory")
-    frontend = load_frontend((exp_dir.parent if alone else exp_dir) / "frontend")
+    frontend = load_frontend(frontend_dir)
     dim, expected = frontend.model.dim(frontend.config.node), len(networks[0].classifier.mean)
     if dim != expected:
         raise PyserError(f"{exp_dir}: node {frontend.config.node} has {dim} dimensions, not {expected}; "
