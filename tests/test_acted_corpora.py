@@ -6,6 +6,7 @@ Trees of empty files do for what a preparer reads: the names.
 import hashlib
 import json
 from collections import Counter
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -17,7 +18,7 @@ from pyser.corpora.emodb import prepare_emodb
 from pyser.corpora.esd import prepare_esd
 from pyser.corpora.ravdess import prepare_ravdess
 from pyser.corpora.savee import prepare_savee
-from pyser.corpora.tess import prepare_tess
+from pyser.corpora.tess import WORDS, prepare_tess
 from pyser.errors import PyserError
 from pyser.kaldi.datadir import read_table
 from pyser.ser.folds import check_leaks, fold_names, read_fold
@@ -113,6 +114,19 @@ def test_ravdess_whole_and_with_files_missing(tmp_path):
         "03-01-03-02-01-02-21, 03-01-03-02-02-01-20, 03-01-03-02-02-01-21, 03-01-03-02-02-02-20, 03-01-03-02-02-02-21, "
         "03-01-08-02-01-01-20, 03-01-08-02-01-01-21 and 6 more"]
     assert "missing 8 of the corpus's files" in prepare_ravdess(tmp_path, "4").notes[1]
+
+
+def test_missing_files_are_all_listed_beside_the_folds(tmp_path):
+    listed = tmp_path / "data/ravdess/folds/missing.txt"
+    names = {name[:-4] for name in ravdess_names()}
+    for name in names:
+        if name < "03-01-03":
+            wav(tmp_path / f"corpus/{name}.wav")
+    write_corpus(prepare_ravdess(tmp_path / "corpus"), tmp_path / "data")
+    assert listed.read_text().splitlines() == sorted(name for name in names if name >= "03-01-03")
+    whole = prepare_ravdess(tmp_path / "corpus")
+    write_corpus(replace(whole, missing=()), tmp_path / "data")
+    assert not listed.exists()
 
 
 SENTENCES = "IEO TIE IOM IWW TAI MTI IWL ITH DFA ITS TSI WSI".split()
@@ -213,17 +227,14 @@ def test_tess(tmp_path):
     one = by_id(corpus)["OAF_bite_neutral"]
     assert (one.speaker, one.gender, one.emotion, one.text) == ("OAF", "f", "neutral", "SAY THE WORD BITE")
     assert by_id(corpus)["YAF_back_ps"].emotion == "surprised"
-    assert len(corpus.utterances) == 28 and "4 of 400 angry" in corpus.notes[1] and len(corpus.notes) == 2
+    assert len(corpus.utterances) == 28 and "4 of 400 angry" in corpus.notes[1]
+    assert "missing 2772 of the corpus's files: OAF_bar_angry, OAF_bar_disgust, " in corpus.notes[2]
     assert {one.emotion for one in prepare_tess(tmp_path, "4").utterances} == FOUR
     out = write_corpus(corpus, tmp_path / "data")
     assert "two speakers" in out and "--selection last" in out and "2 speaker-independent folds" in out
     folds = check_folds(tmp_path / "data", corpus)
     assert [{utt[:3] for utt in fold.train} for fold in folds] == [{"YAF"}, {"OAF"}]
     assert not list((tmp_path / "data").rglob("valid.list"))
-    for path in tmp_path.glob("YAF_*/YAF_bite_*.wav"):
-        path.unlink()
-    assert prepare_tess(tmp_path, "4").notes[2] == (
-        "tess: missing 4 of the corpus's files: YAF_bite_angry, YAF_bite_happy, YAF_bite_neutral, YAF_bite_sad")
     for path in tmp_path.glob("YAF_*/*.wav"):
         path.unlink()
     with pytest.raises(PyserError, match="speakers of 1 folds only: training and test need two"):
@@ -231,10 +242,19 @@ def test_tess(tmp_path):
 
 
 def test_tess_whole(tmp_path):
-    words = [f"{chr(97 + n // 26)}{chr(97 + n % 26)}" for n in range(200)]
-    touch(tmp_path, (f"{'_'.join(one)}.wav" for one in product(("OAF", "YAF"), words, TESS_EMOTIONS)))
+    touch(tmp_path, (f"{'_'.join(one)}.wav" for one in product(("OAF", "YAF"), WORDS, TESS_EMOTIONS)))
     corpus = prepare_tess(tmp_path)
     assert len(corpus.utterances) == 2800 and len(corpus.notes) == 1 and "two speakers" in corpus.notes[0]
+    for path in (*tmp_path.glob("YAF_bite_*.wav"), *tmp_path.glob("?AF_youth_sad.wav")):
+        path.unlink()
+    assert prepare_tess(tmp_path, "4").notes[2] == (
+        "tess: missing 6 of the corpus's files: OAF_youth_sad, YAF_bite_angry, YAF_bite_happy, YAF_bite_neutral, "
+        "YAF_bite_sad, YAF_youth_sad")
+
+
+def test_tess_words_are_the_corpuss():
+    """By name as EmoBox lists them."""
+    assert len(WORDS) == 200 and hashlib.md5("\n".join(WORDS).encode()).hexdigest() == "529b96dc2859ec22f14d405a3ae69d64"
 
 
 SAVEE = [f"{code}{number:02d}" for code in ("a", "d", "f", "h", "n", "sa", "su") for number in range(1, 31)

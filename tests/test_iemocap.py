@@ -90,12 +90,42 @@ def test_iemocap_whole_corpus_has_no_notes(tmp_path):
             for name, content in (("EmoEvaluation", lines), ("transcriptions", texts)):
                 (folder / "dialog" / name).mkdir(parents=True, exist_ok=True)
                 (folder / "dialog" / name / f"{dialog}.txt").write_text("\n".join(content) + "\n")
-    for dialog in ("Ses01F_impro01", "Ses01F_script01_1"):
-        wav(tmp_path / f"Session1/sentences/wav/{dialog}/{dialog}_F000.wav")
+            wav(folder / f"sentences/wav/{dialog}/{dialog}_F000.wav")
     for label_set, size in (("5531", 5531), ("4936", 4936)):
         corpus = prepare_iemocap(tmp_path, label_set)
-        assert len(corpus.utterances) == size and corpus.notes == []
+        assert len(corpus.utterances) == size and corpus.notes == [] and corpus.missing == []
     assert prepare_iemocap(tmp_path, subset="scripted").notes == []
+    assert prepare_iemocap(tmp_path, "5500", "improvised").notes == []
+    (tmp_path / "Session2/dialog/EmoEvaluation/Ses02F_impro01.txt").write_text(
+        "[1.0 - 2.0]\tSes02F_impro01_F000\tang\t[2.5, 3.0, 3.5]\n")
+    assert prepare_iemocap(tmp_path, "5500", "improvised").notes == [
+        "iemocap, with words or without: NOT the full corpus: 1 of 22 Ses02 ang, 0 of 191 Ses02 hap, 0 of 217 Ses02 neu, "
+        "0 of 100 Ses02 sad"]
+
+
+def test_iemocap_dialogs_that_are_not_everywhere_are_named(tmp_path):
+    root = iemocap(tmp_path / "corpus")
+    gone = ["Session1/dialog/transcriptions/Ses01F_impro01.txt", "Session3/dialog/EmoEvaluation/Ses03M_script01_1.txt",
+            "Session5/sentences/wav/Ses05M_script01_1"]
+    for name in gone:
+        shutil.rmtree(root / name) if (root / name).is_dir() else (root / name).unlink()
+    (root / "Session1/dialog/transcriptions/._Ses01F_impro02.txt").touch()
+    (root / "Session1/sentences/wav/.DS_Store").touch()
+    for label_set in ("5531", "5500"):
+        assert prepare_iemocap(root, label_set).notes[-1] == f"iemocap: missing 3 of the corpus's files: {', '.join(gone)}"
+    improvised = prepare_iemocap(root, subset="improvised")
+    assert improvised.missing == gone[:1]
+    write_corpus(prepare_iemocap(root), tmp_path / "data", max_dropped=0.2)
+    turns = [f"Ses05M_script01_1_{turn}.wav" for turn in ("F000", "F001", "M000", "M001", "M003")]
+    assert (tmp_path / "data/iemocap/folds/missing.txt").read_text().split() == sorted([*gone, *turns])
+
+
+def test_iemocap_a_session_without_dialogs_of_the_subset(tmp_path):
+    root = iemocap(tmp_path)
+    (root / "Session4/dialog/EmoEvaluation/Ses04F_impro01.txt").unlink()
+    with pytest.raises(PyserError, match="Session4/dialog/EmoEvaluation: no evaluation files of improvised dialogs; IEMOCAP"):
+        prepare_iemocap(root, "5500", "improvised")
+    assert len(prepare_iemocap(root, "5500", "scripted").utterances) == 20
 
 
 def test_iemocap_speaker_is_the_letter_before_the_turn(tmp_path):
@@ -194,9 +224,14 @@ def test_missing_audio_files_are_named(tmp_path, capsys):
         path.unlink()
         if number == 3:  # a .flac in its place will do
             wav(path.with_suffix(".flac"))
+    with pytest.raises(PyserError, match="9 without audio file .*more than --max-dropped 5%"):
+        write_corpus(prepare_iemocap(root), tmp_path / "data")
     out = write_corpus(prepare_iemocap(root), tmp_path / "data", max_dropped=0.5)
     assert "9 without audio file" in out
-    named = next(line for line in capsys.readouterr().out.splitlines() if "missing" in line)
+    named, where = capsys.readouterr().out.splitlines()[-2:]
+    listed = tmp_path / "data/iemocap/folds/missing.txt"
+    assert where == f"iemocap: 9 missing in all, named in {listed}"
+    assert listed.read_text().splitlines() == named.partition("utterances: ")[2].split(", ")
     assert named == ("iemocap: audio missing for 9 of 50 utterances: Ses01F_impro01_F000.wav, Ses01F_impro01_F001.wav, "
                      "Ses01F_impro01_M001.wav, Ses01F_impro01_M003.wav, Ses01M_script01_1_F000.wav, "
                      "Ses01M_script01_1_F001.wav, Ses01M_script01_1_M000.wav, Ses01M_script01_1_M001.wav, "

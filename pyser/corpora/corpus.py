@@ -37,7 +37,7 @@ class Utterance:
 class Corpus:
     """groups: speakers of each test fold; about: licence and citation; notes: what differs from the full corpus;
     info: what to say with results; parts: where the corpus has a partition of its own (then there are no groups), the
-    utterances of train, valid, test and any further test set."""
+    utterances of train, valid, test and any further test set; missing: files of the full corpus that this copy lacks."""
 
     name: str
     utterances: Sequence[Utterance]
@@ -46,6 +46,7 @@ class Corpus:
     notes: Sequence[str] = ()
     info: dict[str, str] = field(default_factory=dict)
     parts: Mapping[str, Collection[str]] = field(default_factory=dict)
+    missing: Collection[str] = ()
 
 
 def existing(corpus_dir: str | Path, hint: str) -> Path:
@@ -103,11 +104,15 @@ def differences(
 
 
 def write_corpus(corpus: Corpus, data_dir: str | Path, max_dropped: float = 0.05) -> str:
-    """Write data_dir/<name> (Kaldi), data_dir/manifests (Lhotse) and data_dir/<name>/folds; return the closing lines."""
+    """Write data_dir/<name> (Kaldi), data_dir/manifests (Lhotse) and data_dir/<name>/folds; return the closing lines.
+
+    Files that are missing stand in folds/missing.txt, all of them; without any there is no such file.
+    """
     dropped = Dropped(f"corpus {corpus.name}", max_dropped)
     recordings, supervisions = manifests(corpus.name, corpus.utterances, dropped)
-    closing = [corpus.about, *corpus.notes, dropped.finish(len(corpus.utterances))]
     folder = Path(data_dir) / corpus.name
+    _write_missing(corpus, folder / "folds" / "missing.txt")
+    closing = [corpus.about, *corpus.notes, dropped.finish(len(corpus.utterances))]
     speakers = {one.id: one.speaker for one in supervisions}
     if corpus.parts:
         folds = write_partition({part: speakers.keys() & utts for part, utts in corpus.parts.items()}, folder / "folds")
@@ -149,6 +154,16 @@ def manifests(corpus: str, utterances: Iterable[Utterance], dropped: Dropped) ->
     if missing:
         print(f"{corpus}: audio missing for {len(missing)} of {len(paths)} utterances: {some(missing)}", flush=True)
     return RecordingSet.from_recordings(recordings), SupervisionSet.from_segments(supervisions)
+
+
+def _write_missing(corpus: Corpus, path: Path) -> None:
+    """All files that are missing, one a line; said before the stage stops because of them."""
+    missing = {*corpus.missing, *(one.path.name for one in corpus.utterances if not one.path.exists())}
+    if missing:
+        write_text(path, "".join(f"{name}\n" for name in sorted(missing)))
+        print(f"{corpus.name}: {len(missing)} missing in all, named in {path}", flush=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def save(name: str, recordings: Any, supervisions: Any, data_dir: str | Path) -> None:

@@ -68,7 +68,8 @@ def prepare_cremad(corpus_dir: str | Path, label_set: str = "6") -> Corpus:
             raise PyserError(f"{utterances[0].path}: a pointer of Git LFS and no audio; run `git lfs pull` in the corpus")
     missing = {name for name in _names() if EMOTIONS[name[9:12]] in sizes} - {one.id for one in utterances}
     notes = differences("cremad", (str(one.emotion) for one in utterances), sizes, missing)
-    return Corpus("cremad", utterances, FOLDS, ABOUT, notes, {"label_set": f"{len(sizes)} emotions", "subset": "all"})
+    return Corpus("cremad", utterances, FOLDS, ABOUT, notes, {"label_set": f"{len(sizes)} emotions", "subset": "all"},
+                  missing=missing)
 
 
 def _names() -> list[str]:

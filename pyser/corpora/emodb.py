@@ -76,4 +76,5 @@ def prepare_emodb(corpus_dir: str | Path, label_set: str = "7") -> Corpus:
     missing = {name for name in NAMES if EMOTIONS[name[5]] in sizes} - {one.id for one in utterances}
     notes = differences("emodb", (str(one.emotion) for one in utterances), sizes, missing)
     here = len({one.emotion for one in utterances})  # copies with four emotions are about
-    return Corpus("emodb", utterances, FOLDS, ABOUT, notes, {"label_set": f"{here} emotions", "subset": "all"})
+    return Corpus("emodb", utterances, FOLDS, ABOUT, notes, {"label_set": f"{here} emotions", "subset": "all"},
+                  missing=missing)

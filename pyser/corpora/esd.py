@@ -49,12 +49,14 @@ def prepare_esd(corpus_dir: str | Path, label_set: str = "5", subset: str = "eng
         raise PyserError(f"{folder}: no file of {subset} is named like 0011_000351.wav; give the folder with 0001 … 0020")
     numbers = range(1, EACH * len(EMOTIONS) + 1)
     names = {f"{speaker}_{number:06d}" for speaker in speakers for number in numbers if _label(number) in labels}
+    missing = names - {one.id for one in utterances}
     without = sum(one.text == UNKNOWN_WORD for one in utterances)
     notes = [f"esd: {without} utterances have no words in the lists, transcribed {UNKNOWN_WORD}"] if without else []
     notes += differences("esd", (str(one.emotion) for one in utterances), dict.fromkeys(labels, EACH * len(speakers)),
-                         names - {one.id for one in utterances})
+                         missing)
     folds = tuple(tuple(speaker for speaker in fold if speaker in speakers) for fold in FOLDS)
-    return Corpus("esd", utterances, folds, ABOUT, notes, {"label_set": f"{len(labels)} emotions", "subset": subset})
+    return Corpus("esd", utterances, folds, ABOUT, notes, {"label_set": f"{len(labels)} emotions", "subset": subset},
+                  missing=missing)
 
 
 def _label(number: int) -> str:

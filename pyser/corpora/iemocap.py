@@ -11,6 +11,7 @@ the dialog is named after; utterance ids get the speaker in front, as Kaldi's so
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 from pyser.corpora.corpus import Corpus, Utterance, chosen, differences, existing, present, words
@@ -36,6 +37,9 @@ ABOUT = ("IEMOCAP: by licence of USC's SAIL. Cite: C. Busso et al., IEMOCAP: int
          "database, Language Resources and Evaluation 42(4), 2008.")
 # Scripted dialogs are the same in every session: their words leak.
 SUBSETS = {"all": ("improvised", "scripted"), "improvised": ("improvised",), "scripted": ("scripted",)}
+# Where every dialog has a file or, of its audio, a folder.
+PLACES = {"dialog/EmoEvaluation": ".txt", "dialog/transcriptions": ".txt", "sentences/wav": ""}
+_DIALOG = re.compile(r"Ses\d\d[FM]_(impro|script)\w+")
 _SUMMARY = re.compile(r"^\[[\d.]+ *- *[\d.]+\]\s+(\w+)\s+(\w+)\s+\[([\d.]+), *([\d.]+), *([\d.]+)\]")
 _TRANSCRIPT = re.compile(r"^(\w+) \[[\d.]+-[\d.]+\]: ?(.*)$")
 _MARKS = re.compile(r"\[[^\]]*\]")  # [LAUGHTER] and the like
@@ -44,24 +48,27 @@ _MARKS = re.compile(r"\[[^\]]*\]")  # [LAUGHTER] and the like
 def prepare_iemocap(corpus_dir: str | Path, label_set: str = "5531", subset: str = "all") -> Corpus:
     """Utterances of `label_set` (5531, 5500 or 4936) in the dialogs of `subset` (all, improvised or scripted).
 
-    5500 holds transcribed utterances only; in the others an utterance without words has the transcript <UNK>.
+    5500 holds transcribed utterances only, whose number is known of the full corpus alone; what is labelled is counted by
+    session in every set. In the others an utterance without words has the transcript <UNK>.
     """
     labels, kinds = chosen("iemocap", "label set", label_set, LABEL_SETS), chosen("iemocap", "subset", subset, SUBSETS)
     folder = existing(corpus_dir, "Session1 … Session5")
-    utterances, without_words = [], 0
+    utterances, labelled, missing, without_words = [], list[str](), list[str](), 0
     for session in range(1, 6):
         root = folder / f"Session{session}"
-        evaluations = sorted(p for p in (root / "dialog/EmoEvaluation").glob("*.txt") if not p.name.startswith("._"))
+        evaluations = sorted(path for path in (root / "dialog/EmoEvaluation").glob("*.txt")
+                             if not path.name.startswith("._") and _kind(path.stem) in kinds)
         if not evaluations:
-            raise PyserError(f"{root}/dialog/EmoEvaluation: no evaluation files; IEMOCAP has five sessions, copy it whole")
+            what = "evaluation files" if subset == "all" else f"evaluation files of {subset} dialogs"
+            raise PyserError(f"{root}/dialog/EmoEvaluation: no {what}; IEMOCAP has five sessions, copy it whole")
+        missing += _missing(root, kinds)
         for evaluation in evaluations:
-            if ("improvised" if "impro" in evaluation.stem else "scripted") not in kinds:
-                continue
             texts = _transcripts(root / "dialog/transcriptions" / evaluation.name)
             for utt, category, valence, activation, dominance in _summaries(evaluation):
                 emotion, text = labels.get(category), texts.get(utt)
                 if not emotion:
                     continue
+                labelled.append(f"Ses{session:02d} {emotion}")
                 without_words += not text
                 if text or label_set != "5500":
                     path = present(root / "sentences/wav" / evaluation.stem / f"{utt}.wav")
@@ -76,22 +83,36 @@ def prepare_iemocap(corpus_dir: str | Path, label_set: str = "5531", subset: str
     if without_words:
         what = "left out" if label_set == "5500" else f"transcribed {UNKNOWN_WORD}"
         notes.append(f"iemocap: {without_words} labelled utterances have no words in the transcript, {what}")
-    if label_set != "5500":
-        found = (f"{one.speaker[:5]} {one.emotion}" for one in utterances)
-        notes += differences("iemocap", found, full_size(label_set, subset))
-    elif subset == "all":
+    name = "iemocap, with words or without" if label_set == "5500" else "iemocap"
+    notes += differences(name, labelled, full_size(label_set, subset))
+    if label_set == "5500" and subset == "all":
         notes += differences("iemocap", (str(one.emotion) for one in utterances), TRANSCRIBED)
-    return Corpus("iemocap", utterances, FOLDS, ABOUT, notes, {"label_set": label_set, "subset": subset, "avd": "1-5"})
+    notes += differences("iemocap", (), {}, missing)
+    return Corpus("iemocap", utterances, FOLDS, ABOUT, notes, {"label_set": label_set, "subset": subset, "avd": "1-5"},
+                  missing=missing)
 
 
 def full_size(label_set: str, subset: str) -> dict[str, int]:
-    """'Ses01 ang' … -> utterances in the full corpus, for 5531 and 4936."""
+    """'Ses01 ang' … -> labelled utterances in the full corpus."""
     sizes: dict[str, int] = {}
     for category, label in LABEL_SETS[label_set].items():
         for session in range(5):
             key = f"Ses{session + 1:02d} {label}"
             sizes[key] = sizes.get(key, 0) + sum(COUNTS[kind][category][session] for kind in SUBSETS[subset])
     return sizes
+
+
+def _kind(dialog: str) -> str:
+    return "improvised" if "impro" in dialog else "scripted"
+
+
+def _missing(session: Path, kinds: Collection[str]) -> list[str]:
+    """What dialogs of these kinds have in one of PLACES and lack in another."""
+    found = {place: {path.name.removesuffix(suffix) for path in (session / place).glob(f"*{suffix}")}
+             for place, suffix in PLACES.items()}
+    dialogs = sorted(name for name in set().union(*found.values()) if _DIALOG.fullmatch(name) and _kind(name) in kinds)
+    return [f"{session.name}/{place}/{name}{suffix}" for place, suffix in PLACES.items() for name in dialogs
+            if name not in found[place]]
 
 
 def _summaries(path: Path) -> list[tuple[str, ...]]:

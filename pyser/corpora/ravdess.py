@@ -41,7 +41,8 @@ def prepare_ravdess(corpus_dir: str | Path, label_set: str = "8") -> Corpus:
         raise PyserError(f"{folder}: no file is named like 03-01-05-01-02-01-12.wav; give the folder with Actor_01 …")
     missing = {name for name in _names() if EMOTIONS[name[6:8]] in sizes} - {one.path.stem for one in utterances}
     notes = differences("ravdess", (str(one.emotion) for one in utterances), sizes, missing)
-    return Corpus("ravdess", utterances, FOLDS, ABOUT, notes, {"label_set": f"{len(sizes)} emotions", "subset": "all"})
+    return Corpus("ravdess", utterances, FOLDS, ABOUT, notes, {"label_set": f"{len(sizes)} emotions", "subset": "all"},
+                  missing=missing)
 
 
 def _names() -> list[str]:

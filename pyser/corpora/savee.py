@@ -39,5 +39,7 @@ def prepare_savee(corpus_dir: str | Path, label_set: str = "7") -> Corpus:
         raise PyserError(f"{folder}: no file is named like DC_a01.wav or DC/a01.wav; give the folder of SAVEE")
     names = {f"{speaker}_{code}{number:02d}" for speaker, code in product(SPEAKERS, EMOTIONS) if EMOTIONS[code] in sizes
              for number in range(1, SENTENCES[code] + 1)}
-    notes = differences("savee", (str(one.emotion) for one in utterances), sizes, names - {one.id for one in utterances})
-    return Corpus("savee", utterances, FOLDS, ABOUT, notes, {"label_set": f"{len(sizes)} emotions", "subset": "all"})
+    missing = names - {one.id for one in utterances}
+    notes = differences("savee", (str(one.emotion) for one in utterances), sizes, missing)
+    return Corpus("savee", utterances, FOLDS, ABOUT, notes, {"label_set": f"{len(sizes)} emotions", "subset": "all"},
+                  missing=missing)
