@@ -10,9 +10,11 @@ from lhotse import RecordingSet, SupervisionSegment, SupervisionSet
 
 from pyser.cli.corpus import group
 from pyser.errors import PyserError
+from pyser.kaldi import datadir
 from pyser.kaldi.datadir import read_table, validate
 from pyser.kaldi.manifests import read_cuts, read_data_dir, recording, write_data_dir
 from pyser.kaldi.tables import MatrixWriter
+from pyser.kaldi.wav import Source, read_audio
 
 LISTS = {
     "utt2spk": "a-1 a\na-2 a\nb-1 b\n", "text": "a-1 YES\na-2 NO WAY\nb-1 YES\n", "spk2gender": "a f\nb m\n",
@@ -104,9 +106,9 @@ def test_lhotse_manifests_become_a_valid_data_directory(tmp_path):
     assert read_table(tmp_path / "d/utt2lang") == {"J_Doe-1": "English", "J_Doe-2": "English"}
     assert "2 utterances, 1 speakers" in validate(tmp_path / "d", need_text=True)
     assert read_data_dir(tmp_path / "d")[1]["J_Doe-2"].language == "English"
-    faster = RecordingSet.from_recordings([recordings["r"].perturb_speed(0.9, affix_id=False)])
-    with pytest.raises(PyserError, match="recording r: wav.scp holds plain files"):
-        write_data_dir(faster, SupervisionSet.from_segments(segments), tmp_path / "d")
+    slower = RecordingSet.from_recordings([recordings["r"].perturb_tempo(0.9, affix_id=False)])
+    with pytest.raises(PyserError, match="recording r: wav.scp holds files, .* or Lhotse's other transforms; save"):
+        write_data_dir(slower, SupervisionSet.from_segments(segments), tmp_path / "d")
     with pytest.raises(PyserError, match="utterance 2: no recording q"):
         segments[0].recording_id = "q"
         write_data_dir(recordings, SupervisionSet.from_segments(segments), tmp_path / "d")
@@ -142,6 +144,39 @@ def test_channels_go_there_and_back(data, tmp_path):
     write_data_dir(recordings, supervisions, tmp_path / "again")
     assert read_table(tmp_path / "again/segments") == {
         "a-1": "rec1 0 1.5 1", "a-2": "rec1 0.5 1.25 0", "b-1": "rec2 0.1 1.5"}
+
+
+def test_speeds_and_volumes_go_there_and_back(data, tmp_path):
+    datadir.perturb_speed(data, tmp_path / "speed", [0.9, 1.0, 1.1])
+    datadir.perturb_volume(tmp_path / "speed", tmp_path / "both")
+    run = CliRunner().invoke(group, ["export-manifests", str(tmp_path / "both"), str(tmp_path / "m")])
+    assert run.exit_code == 0, run.output
+    names = [str(tmp_path / f"m/both_{kind}.jsonl.gz") for kind in ("recordings", "supervisions")]
+    recordings = RecordingSet.from_file(names[0])
+    assert {one.id: one.num_samples for one in recordings} == {
+        f"{prefix}{name}": length for name in ("rec1", "rec2")
+        for prefix, length in (("", 24000), ("sp0.9-", 26667), ("sp1.1-", 21818))}
+    one = {one.id: one for one in SupervisionSet.from_file(names[1])}["sp0.9-a-2"]
+    assert one.custom == {"emotion": "sad", "uniq": "a-2"} and (one.speaker, one.gender) == ("sp0.9-a", "f")
+    assert (one.recording_id, one.start, one.end) == ("sp0.9-rec1", pytest.approx(0.5 / 0.9), pytest.approx(1.25 / 0.9))
+    run = CliRunner().invoke(group, ["import-manifests", *names, str(tmp_path / "back")])
+    assert run.exit_code == 0 and "9 utterances, 6 speakers" in run.output
+    for name in ("wav.scp", "utt2spk", "utt2emo", "utt2uniq", "text", "spk2gender"):
+        assert read_table(tmp_path / "back" / name) == read_table(tmp_path / "both" / name)
+
+
+def test_lhotse_hears_the_same_speed_and_volume(tmp_path):
+    pytest.importorskip("torchaudio")
+    tone = 0.3 * np.sin(2 * np.pi * 440 * np.arange(16000) / 16000)
+    soundfile.write(tmp_path / "r.wav", tone, 16000)
+    entry = Source(f"{tmp_path}/r.wav", 0.9, 0.5).entry()
+    (tmp_path / "d").mkdir()
+    for name, value in (("wav.scp", entry), ("utt2spk", "r"), ("utt2emo", "hap")):
+        (tmp_path / "d" / name).write_text(f"r {value}\n")
+    ours, rate = read_audio(entry)
+    lhotses = read_data_dir(tmp_path / "d")[0]["r"].load_audio()[0] * 32768
+    assert rate == 16000 and len(ours) == len(lhotses)
+    assert np.abs(ours - lhotses)[100:-100].max() < 0.01 * np.abs(ours).max()
 
 
 def test_import_command_is_the_way_back(data, tmp_path):

@@ -1,13 +1,15 @@
 """wav.scp entries: sox forms computed in-process, other commands refused, bad audio named."""
 
 import os
+import struct
 import wave
 
 import numpy as np
 import pytest
 
 from pyser.errors import PyserError
-from pyser.kaldi.wav import Source, parse_entry, read_audio
+from pyser.kaldi.segments import Segment
+from pyser.kaldi.wav import Source, parse_entry, read_audio, read_part
 
 
 def write_wav(path, samples, rate=16000, channels=1):
@@ -106,6 +108,34 @@ def test_missing_and_corrupt_files_are_named(tmp_path, content, message):
 def test_a_file_without_samples_is_named(tmp_path):
     with pytest.raises(PyserError, match=r"none\.wav: no samples in it"):
         load(str(write_wav(tmp_path / "none.wav", [])))
+
+
+def streamed(samples, riff, data, chunk=b"", order="<"):
+    """A wav file of 16-bit samples with these sizes in its header, and a chunk behind them."""
+    form = struct.pack(order + "IHHIIHH", 16, 1, 1, 16000, 32000, 2, 16)
+    body = np.asarray(samples, dtype=order + "i2").tobytes()
+    size = [struct.pack(order + "I", one) for one in (riff, data)]
+    return b"".join(((b"RIFF" if order == "<" else b"RIFX"), size[0], b"WAVEfmt ", form, b"data", size[1], body, chunk))
+
+
+@pytest.mark.parametrize("riff, data", [(0, 0), (36, 0), (0xFFFFFFFF, 0), (0xFFFFFFFF, 0xFFFFFFFF), (0x7FFFF024, 0x7FFFF000)])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_size_that_was_not_known_is_to_the_end(tmp_path, riff, data, order):
+    samples, path = np.arange(-2000, 2000), tmp_path / "a.wav"
+    path.write_bytes(streamed(samples, riff, data, order=order))
+    assert load(str(path)).tolist() == samples.tolist()
+    assert load(path.read_bytes()).tolist() == samples.tolist()
+    part, rate = read_part(str(path), Segment("a", 0.125, 0.25), -1)
+    assert (part.tolist(), rate) == (samples[2000:4000].tolist(), 16000)
+
+
+def test_what_follows_no_samples_may_be_something_else(tmp_path):
+    note = b"LIST" + struct.pack("<I", 16) + b"INFOICMT" + struct.pack("<I", 4) + b"none"
+    (tmp_path / "none.wav").write_bytes(streamed([], 36 + len(note), 0, note))
+    with pytest.raises(PyserError, match=r"none\.wav: no samples in it"):
+        load(f"{tmp_path}/none.wav")
+    with pytest.raises(PyserError, match="no samples in it"):
+        load(streamed([], 0, 0))
 
 
 def test_names_of_files_may_be_any_bytes(tmp_path):

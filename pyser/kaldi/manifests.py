@@ -1,4 +1,5 @@
-"""Lhotse manifests <-> Kaldi data directories, with nothing lost: text, speaker, gender, emotion, segments.
+"""Lhotse manifests <-> Kaldi data directories, with nothing lost: text, speaker, gender, emotion, segments; sox's speed and
+volume in wav.scp are Lhotse's transforms.
 
 (Lhotse's own export writes utt2gender and its import reads spk2gender; neither knows about emotions.)
 """
@@ -15,7 +16,7 @@ from pyser.files import atomic
 from pyser.kaldi.datadir import Table, read_dir, write_dir
 from pyser.kaldi.segments import BadSegment, Segment
 from pyser.kaldi.tables import read_scp
-from pyser.kaldi.wav import parse_entry
+from pyser.kaldi.wav import Source, parse_entry
 
 FRAME_SHIFT = 0.01  # seconds
 CUSTOM = {"utt2emo": "emotion", "utt2avd": "avd", "utt2uniq": "uniq"}  # list -> key of supervision.custom
@@ -89,23 +90,34 @@ def write_data_dir(recordings: Any, supervisions: Any, directory: str | Path) ->
 
 
 def _entry(recording: Any) -> str:
-    """The wav.scp entry of a Lhotse Recording: one file, untransformed."""
-    source = recording.sources[0]
-    if len(recording.sources) != 1 or source.type != "file" or recording.transforms:
-        raise PyserError(f"recording {recording.id}: wav.scp holds plain files, not {source.type} sources, several files or "
-                         "Lhotse's transforms; save its audio first (lhotse: save_audios)")
-    return str(source.source)
+    """The wav.scp entry of a Lhotse Recording: one file, perhaps at another speed and volume."""
+    source, factors = recording.sources[0], {"Speed": 1.0, "Volume": 1.0}
+    known = len(recording.sources) == 1 and source.type == "file"
+    for one in recording.transforms or []:
+        name, values = (one["name"], one["kwargs"]) if isinstance(one, dict) else (type(one).__name__, vars(one))
+        known = known and name in factors
+        if known:
+            factors[name] *= values["factor"]
+    if not known:
+        raise PyserError(f"recording {recording.id}: wav.scp holds files, at their own speed and volume or others, not "
+                         f"{source.type} sources, several files or Lhotse's other transforms; save its audio first (lhotse: "
+                         "save_audios)")
+    return Source(str(source.source), round(factors["Speed"], 6), round(factors["Volume"], 6)).entry()
 
 
 def read_data_dir(directory: str | Path) -> tuple[Any, Any]:
-    """(RecordingSet, SupervisionSet) of a data directory whose wav.scp holds files; only their headers are read."""
+    """(RecordingSet, SupervisionSet) of a data directory whose wav.scp holds files, or sox's forms for their speed and
+    volume; only the files' headers are read."""
     lists = read_dir(directory)
     recordings = {}
     for key, entry in lists["wav.scp"].items():
         source = parse_entry(entry)
-        if source is None or source.path != entry:
-            raise PyserError(f"{directory}/wav.scp: {key} is a command; manifests hold files")
-        recordings[key] = recording(source.path, key)
+        if source is None:
+            raise PyserError(f"{directory}/wav.scp: {key} is a command, and manifests hold files; write its audio to one, "
+                             "and the path of that instead")
+        one = recording(source.path, key)
+        one = one if source.speed == 1.0 else one.perturb_speed(source.speed, affix_id=False)
+        recordings[key] = one if source.volume == 1.0 else one.perturb_volume(source.volume, affix_id=False)
     return manifests(lists, recordings, directory)
 
 

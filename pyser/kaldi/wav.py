@@ -32,6 +32,7 @@ from pyser.kaldi.stream import Stream, open_input, split_offset
 from pyser.kaldi.tables import read_key
 
 INT16 = 32768.0  # Kaldi's features are computed on samples in the range of 16-bit integers
+UNKNOWN_SIZE = 0x7FFF0000  # bytes; from here on, a size in the header of a wav file written to a pipe says nothing
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,14 @@ def read_audio(entry: str | bytes, channel: int | None = -1, allow_pipes: bool =
     `channel` -1 is the mean of all channels, None the only one: SeveralChannels if there are more. A pipe that is not a
     known sox form is run by the shell only with `allow_pipes`. PyserError names the file.
     """
+    samples, rate, _ = read_counted(entry, channel, allow_pipes)
+    return samples, rate
+
+
+def read_counted(
+    entry: str | bytes, channel: int | None = -1, allow_pipes: bool = False
+) -> tuple[np.ndarray, int, int]:
+    """As `read_audio`, and how many channels there were."""
     if isinstance(entry, bytes):
         return read_file(io.BytesIO(entry), "audio in the archive", channel)
     source = parse_entry(entry)
@@ -110,48 +119,42 @@ def read_audio(entry: str | bytes, channel: int | None = -1, allow_pipes: bool =
         return read_file(io.BytesIO(done.stdout), entry[:80], channel)
     path, offset = split_offset(source.path)
     if offset is None or Path(source.path).exists():
-        samples, rate = read_file(source.path, source.path, channel)
+        samples, rate, channels = read_file(source.path, source.path, channel)
     else:
         with open_input(source.path) as stream:
-            samples, rate = read_file(io.BytesIO(_riff(stream)), source.path, channel)
+            samples, rate, channels = read_file(io.BytesIO(_riff(stream)), source.path, channel)
     # Played `speed` times as fast, the file's rate is that much higher; the bound keeps the filter short.
     samples = resample(samples, (1 / Fraction(source.speed).limit_denominator(100)).limit_denominator(5000))
     if source.volume != 1.0:
         samples = np.clip(samples * np.float32(source.volume), -INT16, INT16 - 1)
-    return samples, rate
+    return samples, rate, channels
 
 
 def read_part(entry: str, part: Segment, channel: int) -> tuple[np.ndarray, int]:
     """`part` of the recording of a wav.scp entry, as `read_audio` has it. Of a plain file no more than that is read."""
     import soundfile
 
-    if Source(entry) != parse_entry(entry) or not Path(entry).is_file():
+    try:
+        info = soundfile.info(entry) if Source(entry) == parse_entry(entry) and Path(entry).is_file() else None
+    except (soundfile.SoundFileError, OSError):
+        info = None  # read_audio says what is wrong
+    if info is None or not info.frames:
         samples, rate = read_audio(entry, channel)
         return part.cut(samples, rate), rate
-    try:
-        info = soundfile.info(entry)
-    except (soundfile.SoundFileError, OSError):
-        info = None  # read_file says what is wrong
-    if info is None:
-        return read_file(entry, entry, channel)
     start, end = (int(seconds * info.samplerate + 0.5) for seconds in part.within(info.frames, info.samplerate))
-    return read_file(entry, entry, channel, start, end)
+    return read_file(entry, entry, channel, start, end)[:2]
 
 
 def read_file(
     file: str | io.BytesIO, name: str, channel: int | None = -1, start: int = 0, stop: int | None = None
-) -> tuple[np.ndarray, int]:
-    """One channel (as `read_audio` has them) (T,) in int16 scale and the sample rate of an audio file, samples `start` to
-    `stop` of it; PyserError names it when it is bad."""
-    import soundfile
-
-    try:
-        samples, rate = soundfile.read(os.fsencode(file) if isinstance(file, str) else file, dtype="float32", always_2d=True,
-                                       start=start, stop=stop)
-    except (soundfile.SoundFileError, OSError, TypeError) as error:
-        if isinstance(file, str) and not Path(file).exists():
-            raise PyserError(f"{name}: no such audio file; check the path") from None
-        raise PyserError(f"{name}: not readable as audio ({str(error).rpartition(': ')[2][:80]}); replace it") from None
+) -> tuple[np.ndarray, int, int]:
+    """One channel (as `read_audio` has them) (T,) in int16 scale of samples `start` to `stop` of an audio file, their rate,
+    and how many channels there are; PyserError names it when it is bad."""
+    if isinstance(file, str) and Path(file).is_fifo():
+        file = io.BytesIO(Path(file).read_bytes())  # most formats are read by going to and fro
+    samples, rate = _decode(file, name, start, stop)
+    if not len(samples) and (data := _endless(file)):
+        samples, rate = _decode(io.BytesIO(data), name, start, stop)
     if not len(samples):
         raise PyserError(f"{name}: no samples in it; replace it or leave it out")
     if channel is None and samples.shape[1] > 1:
@@ -162,7 +165,32 @@ def read_file(
     mono = samples[:, max(channel, 0)] if channel >= 0 or samples.shape[1] == 1 else samples.mean(axis=1)
     if not np.isfinite(mono).all():
         raise PyserError(f"{name}: not a number or infinite in its samples; replace it")
-    return mono * np.float32(INT16), int(rate)
+    return mono * np.float32(INT16), rate, samples.shape[1]
+
+
+def _decode(file: str | io.BytesIO, name: str, start: int, stop: int | None) -> tuple[np.ndarray, int]:
+    """All channels (T, C), between -1 and 1, and the rate."""
+    import soundfile
+
+    try:
+        samples, rate = soundfile.read(os.fsencode(file) if isinstance(file, str) else file, dtype="float32", always_2d=True,
+                                       start=start, stop=stop)
+    except (soundfile.SoundFileError, OSError, TypeError) as error:
+        if isinstance(file, str) and not Path(file).exists():
+            raise PyserError(f"{name}: no such audio file; check the path") from None
+        raise PyserError(f"{name}: not readable as audio ({str(error).rpartition(': ')[2][:80]}); replace it") from None
+    return samples, int(rate)
+
+
+def _endless(file: str | io.BytesIO) -> bytes:
+    """A wav file whose header was written before its samples, and says that there are none, with the size that libsndfile
+    takes for "to the end"; b"" of any other."""
+    data = Path(file).read_bytes() if isinstance(file, str) else file.getvalue()
+    riff, first = int.from_bytes(data[4:8], "little" if data[:4] == b"RIFF" else "big"), data.find(b"data" + bytes(4)) + 8
+    others_follow = first < 8 + riff < UNKNOWN_SIZE  # chunks that the file's size counts
+    if data[:4] not in (b"RIFF", b"RIFX") or first < 8 or others_follow or first == len(data):
+        return b""
+    return data[: first - 4] + b"\xff" * 4 + data[first:]
 
 
 def read_waves(rspecifier: str, allow_pipes: bool = False) -> Iterator[tuple[str, str | bytes]]:
@@ -182,7 +210,7 @@ def _riff(stream: Stream) -> bytes:
     if header[:4] not in (b"RIFF", b"RIFX") or len(header) < 8:
         raise PyserError(f"{stream.name}: byte {stream.place}: no wav file begins there; is it an archive of wav files?")
     size = int.from_bytes(header[4:], "little" if header[:4] == b"RIFF" else "big")
-    if size == 0 or size >= 0x7FFF0000:
+    if size == 0 or size >= UNKNOWN_SIZE:
         return header + stream.rest()
     body = stream.take(size)
     if len(body) < size:

@@ -8,13 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 
 from pyser.errors import PyserError
 from pyser.kaldi.resample import resample
-from pyser.kaldi.wav import INT16, parse_entry, read_audio, read_file
+from pyser.kaldi.wav import INT16, read_counted, read_file
 
 Audio = str | os.PathLike[str] | tuple[np.ndarray, int]
 
@@ -48,8 +47,8 @@ def read_recording(audio: Audio, rate: int) -> Recording:
     """
     if not isinstance(audio, tuple):
         entry = os.fspath(audio)
-        samples, given = read_audio(entry)
-        return Recording.of(entry, samples, given, rate, num_channels(entry))
+        samples, given, channels = read_counted(entry)
+        return Recording.of(entry, samples, given, rate, channels)
     samples, given = np.asarray(audio[0]), int(audio[1])
     if samples.ndim not in (1, 2) or not samples.size or given < 1:
         raise PyserError(f"samples of shape {samples.shape} at {given} Hz; expected (T,) or (T, channels)")
@@ -64,10 +63,8 @@ def read_recording(audio: Audio, rate: int) -> Recording:
 
 def decode_recording(data: bytes, name: str, rate: int) -> Recording:
     """The recording in the bytes of an audio file, as `read_recording`; messages call it `name`."""
-    import soundfile
-
-    samples, given = read_file(io.BytesIO(data), name)
-    return Recording.of(name, samples, given, rate, soundfile.info(io.BytesIO(data)).channels)
+    samples, given, channels = read_file(io.BytesIO(data), name)
+    return Recording.of(name, samples, given, rate, channels)
 
 
 @contextmanager
@@ -77,11 +74,3 @@ def naming(name: str) -> Iterator[None]:
         yield
     except PyserError as error:
         raise PyserError(f"{name}: {error}") from None
-
-
-def num_channels(entry: str) -> int:
-    """Channels of the readable file of a wav.scp entry; 1 of a command's output, and of what stands in an archive."""
-    import soundfile
-
-    source = parse_entry(entry)
-    return int(soundfile.info(os.fsencode(source.path)).channels) if source and Path(source.path).is_file() else 1
