@@ -22,8 +22,6 @@ COMMON = [
     "soundfile==0.14.0",
     "tensorboard==2.21.0",
     "tqdm==4.67.1",
-    "lhotse==1.32.1",  # 1.32.2 and later break the samplers on torch 1.13.1
-    "urllib3==2.8.0",
 ]
 
 # Not Python modules but plain libraries for ctypes, one for each generation of x86-64; pyser.native takes the newest that
@@ -52,6 +50,7 @@ setup(
             "k2==1.23.4",
             "kaldialign==0.12.0",
             "kaldilm==1.15.5",
+            "lhotse==1.32.1",  # the samplers of 1.32.2 and later fail on torch 1.13.1, this one's on torch 2.13
             "numpy==1.26.4",
             "pocketsphinx==5.0.4",  # carries CMUdict (BSD), the default English lexicon
             "torch==1.13.1",
@@ -62,9 +61,11 @@ setup(
             *COMMON,
             "kaldialign==0.12.0",
             "kaldilm==1.15.5",
+            "lhotse==1.33.0",
             "pocketsphinx==5.0.4",
             "torch==2.13.0",
             "transformers==5.17.0",
+            "urllib3==2.8.0",  # lhotse imports it without saying so
         ],
         "test": ["hypothesis==6.130.0", "mypy==1.15.0", "pytest==8.3.5", "ruff==0.11.2"],
     },

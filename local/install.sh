@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Set pyser up from scratch: local/install.sh [--torch2]
 #   default    .venv         Python 3.10, torch 1.13.1, k2    (everything)
-#   --torch2   .venv-torch2  Python 3.11+, torch 2.x, no k2   (everything but LF-MMI training and decoding)
+#   --torch2   .venv-torch2  Python 3.11+, torch 2.x, no k2   (everything but composing decoding graphs and n-best lists)
 # All versions are pinned in setup.py. $PYTHON names the interpreter to use if it is not found by itself.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)

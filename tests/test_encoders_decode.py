@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from pyser.chain.rescore import Scales
+from pyser.chain.rescore import Scales, numbers
 from pyser.chain.search import Hypothesis
 from pyser.encoders import decode as module
 from pyser.encoders.decode import BeamConfig, beam_search, decode, greedy, load_search, read_words
@@ -56,8 +56,8 @@ def test_beam_search_is_exact(arpa, lm_scale, penalty):
         candidates = {said.lower(): p for said, p in all_word_sequences(values).items()
                       if all(word in WORDS for word in said.lower().split())}
         graph = log_probs(arpa, [said.split() for said in candidates])
-        scores = Scales(lm_scale, penalty).of([Hypothesis(said.split(), p, g) for (said, p), g
-                                               in zip(candidates.items(), graph, strict=True)])
+        scores = Scales(lm_scale, penalty).of(numbers([Hypothesis(said.split(), p, g) for (said, p), g
+                                                       in zip(candidates.items(), graph, strict=True)]))
         best, second = np.sort(scores)[::-1][:2]
         assert best - second > 1e-4
         wanted = list(candidates)[int(scores.argmax())].upper()

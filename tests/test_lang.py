@@ -213,3 +213,7 @@ def test_commands(tmp_path):
                lang_dir, tmp_path).startswith("phone LM: order 3, 7 phones, ")
     assert run("denominator", lang_dir, tmp_path / "den").endswith(f" arcs, 84 pdfs -> {tmp_path}/den")
     assert CliRunner().invoke(group, ["word-lm", str(lang_dir)]).exit_code == 2  # neither sources nor --arpa
+    for option in ("--no-prune-order", "--num-extra-lm-states"):
+        refused = CliRunner().invoke(group, ["phone-lm", option, "3", str(lang_dir), str(tmp_path)])
+        assert refused.exit_code == 2 and "are for --smoothing none" in refused.output
+    assert run("phone-lm", lang_dir, tmp_path).startswith("phone LM: order 2, 7 phones, perplexity ")

@@ -109,6 +109,28 @@ def test_objective_of_alignments(engine):
     assert case.differs("combined_leaky0.1", difference) < 1e-5
 
 
+def test_k2_agrees(case, engine):
+    """k2, exact and without a leak, on Kaldi's graphs, in batches of unequal lengths; one and the same derivative."""
+    pytest.importorskip("k2", reason="needs k2 (default stack)")
+    output, lengths = case.output, case.lengths
+    if case.joined is not case.output:  # (its numerator takes all frames)
+        output, lengths = case.joined, case.joined_lengths
+    elif len(lengths) > 1:
+        lengths = torch.tensor([60, 37])
+    config = LfMmiConfig(leaky_hmm_coefficient=0.0)
+    found = []
+    for name in ("native", "k2"):
+        lfmmi, y = LfMmi(case.den, name, config), output.clone().requires_grad_()
+        sums = (lfmmi.numerator_scores(case.graphs, output, lengths), lfmmi.denominator_scores(output, lengths))
+        loss, stats = lfmmi(y, None, lengths, case.graphs, penalize=False)
+        loss.backward()
+        assert stats["skipped"] == 0 and stats["weight"] == lengths.sum()
+        found.append((*sums, (loss.detach(), y.grad)))
+    for (ours, derivative), (theirs, expected) in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=0, rtol=1e-5)
+        torch.testing.assert_close(derivative, expected, atol=1e-4, rtol=0)
+
+
 def test_penalty_is_tossed():
     case = Case("mono_e2e_clamp")
     lfmmi = LfMmi(case.den, config=LfMmiConfig(l2_regularize=0.0))

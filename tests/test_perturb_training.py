@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 from click.testing import CliRunner
-from test_chain import CONFIG, toy  # noqa: F401  (skipped where test_chain is)
+from test_chain import CONFIG, toy  # noqa: F401
 
 from pyser.chain.data import ChainData
 from pyser.chain.perturb import SpeedPerturber

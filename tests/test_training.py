@@ -206,6 +206,30 @@ def test_start_epoch(tmp_path):
         train(model_(), batches, 4, loss_fn, tmp_path, replace(CONFIG, start_epoch=3))
 
 
+def test_start_epoch_deletes_last(tmp_path):
+    """What it cannot go on from costs no checkpoint; best-valid-loss.pt is one of those that are left."""
+    losses = iter([0.3, 0.2, 0.4, 0.1, 0.5, 0.6])
+
+    def run(epochs=CONFIG.num_epochs, start=0, steps=batches):
+        train(model_(), steps, 4, loss_fn, tmp_path, replace(CONFIG, num_epochs=epochs, start_epoch=start),
+              valid_fn=lambda m: {"loss": next(losses)})
+
+    run()
+    best = tmp_path / checkpoints.BEST
+    assert checkpoints.load(best)["epoch"] == 4
+    with pytest.raises(PyserError, match="num_epochs 4 -> 8.: the learning rate falls over all epochs"):
+        run(epochs=8, start=3)
+    (tmp_path / "epoch-1.pt").rename(tmp_path / "aside")
+    with pytest.raises(PyserError, match="epoch-1.pt: no such checkpoint"):
+        run(start=2)
+    assert checkpoints.numbers(tmp_path) == [2, 3, 4] and checkpoints.load(best)["epoch"] == 4
+    run(start=3)
+    assert checkpoints.numbers(tmp_path) == [2, 3, 4] and checkpoints.load(best)["epoch"] == 2
+    with pytest.raises(Stop):
+        run(start=1, steps=until(1, 2))
+    assert checkpoints.numbers(tmp_path) == [] and not best.exists()
+
+
 def test_max_param_change(tmp_path):
     model, changes = model_(), []
     before = [p.detach().clone() for p in model.parameters()]

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from test_chain import CONFIG, data_of, run, toy  # noqa: F401  (skipped where test_chain is)
+from test_chain import CONFIG, data_of, run, toy, write_data  # noqa: F401
 
 from pyser.chain.align import align_equal
-from pyser.chain.data import scale_volume
+from pyser.chain.data import ChainData, scale_volume
 from pyser.chain.train import ChainConfig, train
 from pyser.cli import cli
 from pyser.config import write_conf
 from pyser.features.mfcc import MfccConfig, mfcc
+from pyser.kaldi.manifests import read_cuts
 from pyser.lang import lang
 from pyser.training import checkpoints
 
@@ -67,6 +68,30 @@ def test_processes_share_a_batch(toy):  # noqa: F811
     for batch, a, b in zip(whole, *parts, strict=True):
         assert (a.ids, b.ids) == (batch.ids[::2], batch.ids[1::2])
         assert torch.equal(batch.feats[1::2], b.feats) and torch.equal(batch.lengths[::2], a.lengths)
+
+
+def test_order_of_lengths(tmp_path):
+    """Of utterances in buckets: another in each epoch and for each seed, the small rests of the buckets anywhere in it."""
+    cuts = read_cuts(write_data(tmp_path / "many", 130, seed=4))
+    frames = np.sort([cut.num_frames for cut in cuts])
+    middle = frames[np.searchsorted(frames.cumsum(), frames.sum() / 2)] / 3  # between the two buckets
+
+    def batches(epoch, seed=0, **options):
+        return list(ChainData(cuts, 5, 4, 3, options.pop("max_duration", 6.0), seed, True, **options).batches(epoch))
+
+    def order(whole):
+        return [int(batch.lengths.max()) > middle for batch in whole]
+
+    epochs = [batches(epoch) for epoch in range(1, 7)]
+    for whole in epochs:
+        assert sorted(utt for batch in whole for utt in batch.ids) == sorted(cut.id for cut in cuts)
+    assert len({tuple(order(whole)[:10]) for whole in (*epochs, batches(1, seed=1))}) == 7
+    rests = [len(whole) - int(np.argmin([sum(batch.lengths) for batch in whole])) for whole in epochs]
+    assert max(rests) > 5
+    assert [batch.ids for batch in batches(3)] == [batch.ids for batch in epochs[2]]
+    parts = [batches(3, max_duration=3.0, rank=rank, world_size=2) for rank in (0, 1)]
+    shared = [batch.ids for batch in epochs[2] if len(batch.ids) > 1]
+    assert [[batch.ids for batch in part] for part in parts] == [[ids[rank::2] for ids in shared] for rank in (0, 1)]
 
 
 def test_volume_moves_c0_alone(toy):  # noqa: F811

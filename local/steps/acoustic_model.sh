@@ -27,12 +27,13 @@ rescore_min_counts=${rescore_min_counts:-}
 whole_lexicon=${whole_lexicon:-false}  # words that the training transcripts lack can be recognised; otherwise each is an error
 nbest=100            # hypotheses for the choice of scales and the larger LM; 0 where k2 is not installed
 average=2            # epochs averaged into the final model
+seeds=0              # "0 1" trains two networks, tdnn and tdnn_seed1, and combines what they hear; a --seed of tdnn_config is for 0
 max_dropped=5%
 max_oov=5%
 # End configuration section
-help_message="usage: $0 [--stage 0] [--stop-stage 6] [--corpus DIR] [--nj N] [--cmd run.sh] [--data data] [--exp exp] [--tdnn-config F]
+help_message="usage: $0 [--stage 0] [--stop-stage 6] [--corpus DIR] [--nj N] [--cmd run.sh] [--data data] [--exp exp] [--tdnn-config F] [--seeds '0 1']
   0 prepare  1 features  2 i-vectors  3 lang  4 monophones from a flat start, alignment  5 train the TDNN-F with LF-MMI
-  6 average, decode, rescore"
+  6 average, decode, rescore; combine the networks of several seeds"
 . parse_options.sh || exit 1
 set -euo pipefail
 trap 'echo "$0: stopped at line $LINENO (stage $at); mend what the line above says and run it again with --stage $at" >&2' ERR
@@ -118,45 +119,63 @@ if wanted 4 && $mono; then
     once.sh --also "$data/$fit_set/feats.scp" "$data/.done/mono" pyser data subset --utt-list "$data/$train_set/utt2spk" "$data/$fit_set" "$mono_set"
   fi
   # An epoch near phones spread evenly comes first: without it silence may take all frames, and the phones one each.
+  # Neither masks nor dropout: they are for long training.
+  mild=(--spec-augment-schedule 0 --dropout-schedule 0)
   once.sh --also "$mono_set/feats.scp" "$exp/equal_ali/.done" \
     pyser chain align-equal --max-dropped "$max_dropped" "$data/lang_mono" "$mono_set" "$exp/equal_ali"
-  train_tdnn "$mono_set" "$data/lang_mono" "$exp/mono0" --num-epochs 1 --spec-augment-schedule 0 --ali-dir "$exp/equal_ali"
+  train_tdnn "$mono_set" "$data/lang_mono" "$exp/mono0" --num-epochs 1 "${mild[@]}" --ali-dir "$exp/equal_ali"
   once.sh --also "$exp/mono0/history.json" "$exp/mono0/.done.average" pyser chain average --avg 1 "$exp/mono0"
-  train_tdnn "$mono_set" "$data/lang_mono" "$exp/mono" --num-epochs "$mono_epochs" --spec-augment-schedule 0 --init "$exp/mono0"
+  train_tdnn "$mono_set" "$data/lang_mono" "$exp/mono" --num-epochs "$mono_epochs" "${mild[@]}" --init "$exp/mono0"
   once.sh --also "$exp/mono/history.json" "$exp/mono/.done.average" pyser chain average --avg 1 "$exp/mono"
   once.sh --also "$exp/mono/final.safetensors" "$exp/mono_ali/.done" $cmd "$exp/mono/log/align.log" \
     pyser chain align --ivectors "$exp/ivectors_$fit_set" "$exp/mono" "$data/lang_mono" "$data/$fit_set" "$exp/mono_ali"
 fi
 
+network_of() { if [ "$1" = 0 ]; then echo "$exp/tdnn"; else echo "$exp/tdnn_seed$1"; fi; }  # <seed>
+networks=()
+for seed in $seeds; do networks+=("$(network_of "$seed")"); done
+
 if wanted 5; then
-  announce 5 "train the TDNN-F with LF-MMI (log: $exp/tdnn/log/train.log)"
-  if $mono; then
-    train_tdnn "$data/$fit_set" "$data/lang" "$exp/tdnn" --init "$exp/mono" --ali-dir "$exp/mono_ali"
-  else
-    train_tdnn "$data/$fit_set" "$data/lang" "$exp/tdnn"
-  fi
+  for seed in $seeds; do
+    net=$(network_of "$seed")
+    announce 5 "train the TDNN-F with LF-MMI (log: $net/log/train.log)"
+    options=()
+    if $mono; then options=(--init "$exp/mono" --ali-dir "$exp/mono_ali"); fi
+    if [ "$seed" != 0 ]; then options+=(--seed "$seed"); fi
+    train_tdnn "$data/$fit_set" "$data/lang" "$net" ${options[@]+"${options[@]}"}
+  done
 fi
 
+rescore() {  # <network> <set> <name of the results> <decode dir>...: the scales are chosen on the development set
+  local net=$1 set=$2 name=$3 scales=() lists=(); shift 3
+  if [ "$set" != "$dev_set" ]; then scales=(--scales-of "$net/${name}_$dev_set"); fi
+  for decoded in "$@"; do lists+=(--also "$decoded/nbest/words"); done
+  once.sh "${lists[@]}" --also "$net/${name}_$dev_set/scales.json" "$net/${name}_$set/.done" \
+    pyser chain rescore ${new_lm[@]+"${new_lm[@]}"} ${scales[@]+"${scales[@]}"} "$data/lang" "$@" "$net/${name}_$set"
+}
+
 if wanted 6; then
-  announce 6 "average the last $average epochs, decode $dev_set $test_sets"
-  once.sh --also "$exp/tdnn/history.json" "$exp/tdnn/.done.average" pyser chain average --avg "$average" "$exp/tdnn"
-  cp "$mfcc_config" "$exp/tdnn/mfcc.conf"
-  cp "$exp/ivectors_$dev_set/final.ie.id" "$exp/tdnn/final.ie.id"  # these two as Kaldi keeps them beside a network
-  echo "--norm-means=false --norm-vars=false" > "$exp/tdnn/cmvn_opts"
   new_lm=()
   if [ -n "$rescore_lm_order" ]; then new_lm=(--lm "$data/lang/G.$rescore_lm_order.arpa"); fi
-  for set in $dev_set $test_sets; do
-    decoded=$exp/tdnn/decode_$set
-    once.sh --also "$exp/tdnn/final.safetensors" --also "$data/lang/HLG.safetensors" "$decoded/.done" \
-      $cmd "$exp/tdnn/log/decode_$set.log" pyser chain decode --nbest "$nbest" --ivectors "$exp/ivectors_$set" "$exp/tdnn" "$data/lang" \
-      "$data/$set" "$decoded"
-    echo "  $set: $(grep WER "$decoded/wer.txt")"
-    if [ "$nbest" -gt 0 ]; then  # scales are chosen on the development set
-      scales=()
-      if [ "$set" != "$dev_set" ]; then scales=(--scales-of "$exp/tdnn/rescore_$dev_set"); fi
-      once.sh --also "$decoded/nbest/words" --also "$exp/tdnn/rescore_$dev_set/scales.json" "$exp/tdnn/rescore_$set/.done" \
-        pyser chain rescore ${new_lm[@]+"${new_lm[@]}"} ${scales[@]+"${scales[@]}"} "$data/lang" "$decoded" "$exp/tdnn/rescore_$set"
-    fi
+  for net in "${networks[@]}"; do
+    announce 6 "$net: average the last $average epochs, decode $dev_set $test_sets"
+    once.sh --also "$net/history.json" "$net/.done.average" pyser chain average --avg "$average" "$net"
+    cp "$mfcc_config" "$net/mfcc.conf"
+    cp "$exp/ivectors_$dev_set/final.ie.id" "$net/final.ie.id"  # these two as Kaldi keeps them beside a network
+    echo "--norm-means=false --norm-vars=false" > "$net/cmvn_opts"
+    for set in $dev_set $test_sets; do
+      once.sh --also "$net/final.safetensors" --also "$data/lang/HLG.safetensors" "$net/decode_$set/.done" \
+        $cmd "$net/log/decode_$set.log" pyser chain decode --nbest "$nbest" --ivectors "$exp/ivectors_$set" "$net" "$data/lang" \
+        "$data/$set" "$net/decode_$set"
+      echo "  $set: $(grep WER "$net/decode_$set/wer.txt")"
+      if [ "$nbest" -gt 0 ]; then rescore "$net" "$set" rescore "$net/decode_$set"; fi
+    done
   done
+  if [ ${#networks[@]} -gt 1 ] && [ "$nbest" -gt 0 ]; then
+    announce 6 "combine ${networks[*]}"
+    for set in $dev_set $test_sets; do
+      rescore "$exp/tdnn" "$set" combine "${networks[@]/%//decode_$set}"
+    done
+  fi
 fi
 if wanted 6; then echo "$(date +%H:%M:%S) done; acoustic model in $exp/tdnn, extractor in $exp/ivector_extractor"; fi

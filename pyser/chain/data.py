@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import warnings
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -82,7 +83,7 @@ def select(
 class ChainData:
     """Batches of one data set.
 
-    In training, batches are shuffled within buckets of similar length, each utterance takes one of its i-vectors and
+    In training, batches are drawn from buckets of similar length and shuffled, each utterance takes one of its i-vectors and
     starts at frame 0, 1 … subsampling - 1 at random: over the epochs the network sees every frame as a centre.
     In validation: sorted as given, the middle i-vector, frame 0.
 
@@ -115,7 +116,8 @@ class ChainData:
         """The same batches in one process, without graphs."""
         return replace(self, rank=0, world_size=1, max_duration=self.max_duration * self.world_size, numerators=None)
 
-    def _sampler(self, epoch: int) -> Any:
+    def _cuts(self, epoch: int) -> Iterable[Any]:
+        """The cuts of each whole batch, all processes' together."""
         from lhotse.dataset.sampling import DynamicBucketingSampler, SimpleCutSampler
 
         # Every process draws the whole batches: Lhotse is told that there is but one.
@@ -128,17 +130,21 @@ class ChainData:
             return SimpleCutSampler(self.cuts, **options, shuffle=True, seed=seed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # "eagerly read CutSet": the cuts are few and light
-            return DynamicBucketingSampler(self.cuts, **options, num_buckets=buckets, shuffle=True, seed=seed)
+            batches = list(DynamicBucketingSampler(self.cuts, **options, num_buckets=buckets, shuffle=True, seed=seed))
+        # Lhotse goes through the buckets in the order of one constant seed, small rests last. Its other order
+        # (sync_buckets=False) leaves utterances out: it ends at an empty bucket.
+        random.Random(seed).shuffle(batches)
+        return batches
 
     def steps(self) -> int:
         """Batches in the first epoch; others may have a few more or less."""
-        return sum(1 for _ in self._sampler(1))
+        return sum(1 for _ in self._cuts(1))
 
     def batches(self, epoch: int) -> Iterator[Batch]:
         """All utterances once (of this process)."""
         with ThreadPoolExecutor(1) as pool:
             pending: deque[Any] = deque()
-            for cuts in self._sampler(epoch):
+            for cuts in self._cuts(epoch):
                 if len(cuts) < self.world_size:
                     continue
                 pending.append(pool.submit(self._load, list(cuts), epoch))

@@ -44,15 +44,18 @@ class LfMmi:
     """The chain objective.
 
     graph : the denominator; its pdfs are columns of the network's output
-    engine : native, pyser's own (compiled, or torch on a GPU and where there was no compiler), or k2, without a leak
+    engine : native, pyser's own (compiled, or torch on a GPU and where there was no compiler), or k2, which needs a config
+        with leaky_hmm_coefficient=0
     """
 
     def __init__(self, graph: Graph, engine: str = "native", config: LfMmiConfig | None = None):
         self.config = config or LfMmiConfig()
         if engine not in ("native", "k2"):
-            raise PyserError(f"--engine {engine}: must be native or k2")
+            raise PyserError(f"engine is {engine}; it must be native or k2")
         if engine == "k2" and self.config.leaky_hmm_coefficient != 0:
-            raise PyserError("k2 has no leak: set --leaky-hmm-coefficient 0, or take the native engine")
+            raise PyserError(f"engine k2 has no leak, leaky_hmm_coefficient is {self.config.leaky_hmm_coefficient:g}: give "
+                             "LfMmiConfig(leaky_hmm_coefficient=0), in a conf file --leaky-hmm-coefficient=0; or take the "
+                             "native engine")
         self.engine = engine
         self.denominator = Denominator(graph, self.config.leaky_hmm_coefficient)
         if engine == "k2":
@@ -139,7 +142,7 @@ class LfMmi:
             "objf": float(objf),
             "num": float(num_sum),
             "den": float(den_sum),
-            "xent": 0.0 if xent is None else float(xent),
+            "xent": 0.0 if xent is None else float(xent.detach()),
             "skipped": float(lengths[~fits].sum()),
         }
         return loss, stats

@@ -1,5 +1,9 @@
 """Minimum Bayes risk: of an n-best list the hypothesis that expects fewest word errors, which need not be the most probable
-(A. Stolcke, Y. König & M. Weintraub, "Explicit word error minimization in N-best list rescoring", Eurospeech 1997)."""
+(A. Stolcke, Y. König & M. Weintraub, "Explicit word error minimization in N-best list rescoring", Eurospeech 1997).
+
+Systems are combined by the mean of their posteriors, as H. Xu, D. Povey, L. Mangu & J. Zhu do with lattices ("Minimum Bayes
+risk decoding and system combination based on a recursion for edit distance", Computer Speech & Language, 2011).
+"""
 
 from __future__ import annotations
 
@@ -31,10 +35,12 @@ def edit_distances(sentences: Sequence[Sequence[str]]) -> NDArray[np.float64]:
     return found.astype(np.float64)
 
 
-def expected_errors(
-    scores: NDArray[np.float64], distances: NDArray[np.float64], posterior_scale: float
-) -> NDArray[np.float64]:
-    """(H,) word errors that each of H hypotheses expects, one of them being right: each with a probability in proportion to
-    exp(posterior_scale * score)."""
-    posteriors = np.exp(posterior_scale * (scores - scores.max()))
-    return np.asarray(distances @ (posteriors / posteriors.sum()))
+def posteriors(scores: NDArray[np.float64], scale: float) -> NDArray[np.float64]:
+    """(H,): one of H hypotheses is right, each with a probability in proportion to exp(scale * score)."""
+    proportions = np.exp(scale * (scores - scores.max()))
+    return np.asarray(proportions / proportions.sum())
+
+
+def expected_errors(distances: NDArray[np.float64], posteriors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(H,) word errors that each of H hypotheses expects, their distances (H, H) being word errors."""
+    return np.asarray(distances @ posteriors)

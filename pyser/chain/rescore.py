@@ -1,17 +1,19 @@
-"""N-best lists: their files, other language models for them, and the scales that suit a development set best."""
+"""N-best lists: their files, other language models for them, the scales that suit a development set best, and the lists of
+several systems taken together."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import product
+from functools import cached_property
+from itertools import chain, product
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pyser.chain.mbr import edit_distances, expected_errors
+from pyser.chain.mbr import edit_distances, expected_errors, posteriors
 from pyser.chain.search import Hypothesis
 from pyser.errors import PyserError
 from pyser.files import read_json, write_json, write_text
@@ -37,10 +39,15 @@ class Scales:
     insertion_penalty: float = 0.0
     posterior_scale: float = 0.0
 
-    def of(self, hypotheses: Sequence[Hypothesis]) -> NDArray[np.float64]:
-        """The hypotheses' scores."""
-        acoustic, graph, words = np.array([(one.acoustic, one.graph, len(one.words)) for one in hypotheses]).T
+    def of(self, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(H,) scores of hypotheses by their `numbers`."""
+        acoustic, graph, words = numbers
         return np.asarray(acoustic + self.lm_scale * (graph - self.insertion_penalty * words))
+
+
+def numbers(hypotheses: Sequence[Hypothesis]) -> NDArray[np.float64]:
+    """(3, H): acoustic and graph scores, and how many words there are."""
+    return np.array([(one.acoustic, one.graph, len(one.words)) for one in hypotheses], dtype=np.float64).T
 
 
 def write_nbest(decode_dir: str | Path, lists: Nbest) -> None:
@@ -78,51 +85,74 @@ def exchange_lm(lists: Nbest, old: str | Path, new: str | Path) -> Nbest:
     }
 
 
-def choose(scores: NDArray[np.float64], distances: NDArray[np.float64], posterior_scale: float) -> int:
-    """The hypothesis of the best score, or of minimum Bayes risk."""
-    return int(expected_errors(scores, distances, posterior_scale).argmin() if posterior_scale else scores.argmax())
+class Candidates:
+    """What an utterance may be: the hypotheses of each system that heard it. sentences: their words, each sentence once."""
+
+    def __init__(self, systems: Sequence[Sequence[Hypothesis]]):
+        self.numbers = [numbers(hypotheses) for hypotheses in systems]
+        row = {words: number for number, words in enumerate(dict.fromkeys(tuple(one.words) for one in chain(*systems)))}
+        self.sentences = list(row)
+        self.rows = [np.array([row[tuple(one.words)] for one in hypotheses]) for hypotheses in systems]
+
+    @cached_property
+    def distances(self) -> NDArray[np.float64]:
+        return edit_distances(self.sentences)
+
+    def choose(self, scales: Scales) -> int:
+        """The sentence of one system's best score, or of minimum Bayes risk by the mean of the systems' posteriors."""
+        scores = [scales.of(one) for one in self.numbers]
+        if not scales.posterior_scale:
+            return int(self.rows[0][scores[0].argmax()])
+        total = np.zeros(len(self.sentences))
+        for row, one in zip(self.rows, scores, strict=True):
+            np.add.at(total, row, posteriors(one, scales.posterior_scale))
+        return int(expected_errors(self.distances, total).argmin())
 
 
-def best(hypotheses: Sequence[Hypothesis], scales: Scales) -> Hypothesis:
-    """The one that is said to be right."""
-    distances = edit_distances([one.words for one in hypotheses] if scales.posterior_scale else [])
-    return hypotheses[choose(scales.of(hypotheses), distances, scales.posterior_scale)]
+def together(systems: Sequence[Nbest]) -> dict[str, Candidates]:
+    """The candidates of every utterance that a system has heard."""
+    utts = dict.fromkeys(utt for lists in systems for utt in lists)
+    return {utt: Candidates([lists[utt] for lists in systems if utt in lists]) for utt in utts}
 
 
-def tune(lists: Nbest, refs: Mapping[str, str]) -> tuple[Scales, Errors]:
+def tune(candidates: Mapping[str, Candidates], refs: Mapping[str, str]) -> tuple[Scales, Errors]:
     """The scales with fewest word errors; of equal ones those nearest to no change."""
-    nothing_said = sum((word_errors(ref.split(), []) for utt, ref in refs.items() if utt not in lists), Errors())
-    known = {utt: lists[utt] for utt in refs if utt in lists}
-    distances = {utt: edit_distances([one.words for one in hypotheses]) for utt, hypotheses in known.items()}
-    errors = {utt: [word_errors(refs[utt].split(), one.words) for one in hypotheses] for utt, hypotheses in known.items()}
+    nothing_said = sum((word_errors(ref.split(), []) for utt, ref in refs.items() if utt not in candidates), Errors())
+    known = {utt: candidates[utt] for utt in refs if utt in candidates}
+    errors = {utt: [word_errors(refs[utt].split(), words) for words in one.sentences] for utt, one in known.items()}
+    several = any(len(one.numbers) > 1 for one in known.values())  # their scores cannot be compared, their posteriors can
     found = []
-    for lm_scale, penalty in product(LM_SCALES, PENALTIES):
-        scores = {utt: Scales(lm_scale, penalty).of(hypotheses) for utt, hypotheses in known.items()}
-        for posterior_scale in POSTERIOR_SCALES:
-            total = sum((errors[utt][choose(scores[utt], distances[utt], posterior_scale)] for utt in known), nothing_said)
-            found.append((total, Scales(lm_scale, penalty, posterior_scale)))
+    for values in product(LM_SCALES, PENALTIES, POSTERIOR_SCALES[1:] if several else POSTERIOR_SCALES):
+        scales = Scales(*values)
+        found.append((sum((errors[utt][one.choose(scales)] for utt, one in known.items()), nothing_said), scales))
     fewest, chosen = min(found, key=lambda pair: (
         pair[0].total, abs(pair[1].lm_scale - 1) + abs(pair[1].insertion_penalty) + pair[1].posterior_scale))
     return chosen, fewest
 
 
 def rescore(
-    decode_dir: str | Path, out_dir: str | Path, scales: Scales | None = None,
+    decode_dirs: Sequence[str | Path], out_dir: str | Path, scales: Scales | None = None,
     old_lm: str | Path | None = None, new_lm: str | Path | None = None, scales_of: str | Path | None = None,
 ) -> str:
-    """Choose again from the n-best lists of `decode_dir`; returns Kaldi's WER line.
+    """Choose again from the n-best lists of `decode_dirs`, of several systems for one data set; returns Kaldi's WER line.
 
-    scales : None tunes them on decode_dir's own transcripts. scales_of : an out_dir of a development set, whose scales
+    scales : None tunes them on the data set's own transcripts. scales_of : an out_dir of a development set, whose scales
     (scales.json) are taken. new_lm : an ARPA file, in place of `old_lm`, that of the decoding graph.
     Writes hyp.txt, ref.txt, wer.txt, scales.json, recogs-NAME.txt and errs-NAME.txt to `out_dir`, as `decode` does.
     """
-    decode_dir, out_dir = Path(decode_dir), Path(out_dir)
-    lists = read_nbest(decode_dir)
+    decode_dir, out_dir = Path(decode_dirs[0]), Path(out_dir)
+    systems = [read_nbest(directory) for directory in decode_dirs]
+    for directory, lists in zip(decode_dirs, systems, strict=True):
+        if lists.keys() != systems[0].keys():
+            odd = min(lists.keys() ^ systems[0].keys())
+            raise PyserError(f"{decode_dir} and {directory} are not of the same utterances ({odd} is in one of them); decode "
+                             "one data set")
     refs = read_table(decode_dir / "ref.txt") if (decode_dir / "ref.txt").exists() else {}
     if new_lm is not None:
         if old_lm is None:
             raise PyserError("another LM needs to know the one of the decoding graph")
-        lists = exchange_lm(lists, old_lm, new_lm)
+        systems = [exchange_lm(lists, old_lm, new_lm) for lists in systems]
+    candidates = together(systems)
     if scales_of is not None:
         path = Path(scales_of) / "scales.json"
         values = read_json(path, "lm_scale", "insertion_penalty")
@@ -130,12 +160,16 @@ def rescore(
     if scales is None:
         if not any(refs.values()):
             raise PyserError(f"{decode_dir}: no transcripts to choose scales by; give --scales-of or --lm-scale")
-        scales, _ = tune(lists, refs)
-    hyps = {utt: " ".join(best(hypotheses, scales).words) for utt, hypotheses in lists.items()}
+        scales, _ = tune(candidates, refs)
+    if len(systems) > 1 and not scales.posterior_scale:
+        raise PyserError("several systems are combined by minimum Bayes risk: their scales need a posterior scale above 0")
+    hyps = {utt: " ".join(one.sentences[one.choose(scales)]) for utt, one in candidates.items()}
     write_json(out_dir / "scales.json", asdict(scales))
     said = f"LM scale {scales.lm_scale:g}, insertion penalty {scales.insertion_penalty:g}"
     if scales.posterior_scale:
         said += f", minimum Bayes risk at {scales.posterior_scale:g}"
+    if len(systems) > 1:
+        said = f"{len(systems)} systems, {said}"
     line = write_results(out_dir, decode_dir.name.removeprefix("decode_"), refs, hyps)
     return f"{line or f'{len(hyps)} utterances'} ({said})"
 

@@ -27,7 +27,7 @@ from pyser.ivector.directory import load_extractor
 from pyser.nn import model_io
 from pyser.nn.tdnnf import TdnnF, TdnnfConfig
 from pyser.training import checkpoints, distributed
-from pyser.training.loop import Stats, TrainConfig, set_seed
+from pyser.training.loop import Stats, TrainConfig, set_seed, starting_point
 from pyser.training.loop import train as train_loop
 from pyser.training.ng_sgd import NgSgdConfig
 
@@ -208,13 +208,13 @@ def train(
     free = replace(data, numerators=transcripts)
     valid = ChainData(sets[1], *shape, training=False, numerators=transcripts)  # all of it in each process
     steps = data.steps()
-    if distributed.rank() == 0:
+    if distributed.rank() == 0:  # (the others take process 0's parameters)
+        begins = starting_point(exp_dir, config.loop()) is None
         write_description(exp_dir, config, model.config, list(tokens))
-    if distributed.rank() == 0 and checkpoints.latest(exp_dir) is None:  # (the others take process 0's parameters)
-        if init is None:
-            model.set_lda(*estimate_whitening(spliced(model, data.whole())))
-        else:
+        if begins and init is not None:
             say(take_layers(model, Path(init)))
+        elif begins:
+            model.set_lda(*estimate_whitening(spliced(model, data.whole())))
     model.to(device)
     parameters = sum(p.numel() for p in model.parameters())
     say(f"TDNN-F: {parameters} parameters, context -{context} +{context} frames, "

@@ -17,6 +17,7 @@ def group() -> None:
 @click.option("--seed", type=int, help="overrides the conf file")
 @click.option("--num-epochs", type=int, help="overrides the conf file")
 @click.option("--spec-augment-schedule", help="overrides the conf file")
+@click.option("--dropout-schedule", help="overrides the conf file")
 @click.option("--start-epoch", type=int, help="go on after the one before it, deleting later ones  [default: after the last]")
 @click.option("--max-duration", type=float, help="seconds of speech in each process's batch; overrides the conf file")
 @click.option("--world-size", type=int, default=1, show_default=True, help="processes, where torchrun starts none")
@@ -32,10 +33,10 @@ def group() -> None:
 @click.argument("valid_ivector_dir")
 @click.argument("exp_dir")
 def train(
-    conf: str | None, seed: int | None, num_epochs: int | None, spec_augment_schedule: str | None, start_epoch: int | None,
-    max_duration: float | None, world_size: int, num_threads: int | None, ali_dir: str | None, mfcc_config: str | None,
-    extractor: str | None, init: str | None, data_dir: str, valid_data_dir: str, lang_dir: str, ivector_dir: str,
-    valid_ivector_dir: str, exp_dir: str,
+    conf: str | None, seed: int | None, num_epochs: int | None, spec_augment_schedule: str | None,
+    dropout_schedule: str | None, start_epoch: int | None, max_duration: float | None, world_size: int,
+    num_threads: int | None, ali_dir: str | None, mfcc_config: str | None, extractor: str | None, init: str | None,
+    data_dir: str, valid_data_dir: str, lang_dir: str, ivector_dir: str, valid_ivector_dir: str, exp_dir: str,
 ) -> None:
     """Train on DATA_DIR, validate on VALID_DATA_DIR; a broken-off run goes on after its last epoch.
 
@@ -47,7 +48,8 @@ def train(
     from pyser.training.distributed import launch
 
     config = read_conf(conf, ChainConfig, seed=seed, num_epochs=num_epochs, spec_augment_schedule=spec_augment_schedule,
-                       start_epoch=start_epoch, max_duration=max_duration, num_threads=num_threads)
+                       dropout_schedule=dropout_schedule, start_epoch=start_epoch, max_duration=max_duration,
+                       num_threads=num_threads)
     ivector_dirs = none(ivector_dir), none(valid_ivector_dir)
     launch(run, world_size, data_dir, valid_data_dir, lang_dir, *ivector_dirs, exp_dir, config, ali_dir, init, mfcc_config,
            extractor)
@@ -107,18 +109,19 @@ def decode(
 @group.command()
 @click.option("--lm", help="an ARPA file in place of LANG_DIR/G.arpa")
 @click.option("--lm-scale", type=float, help="of the graph's scores; a tenth of Kaldi's LMWT")
-@click.option("--insertion-penalty", type=float, default=0.0, show_default=True, help="for each word, with --lm-scale")
-@click.option("--posterior-scale", type=float, default=0.0, show_default=True,
+@click.option("--insertion-penalty", type=float, help="for each word, with --lm-scale  [default: 0]")
+@click.option("--posterior-scale", type=float,
               help="of all scores, for minimum Bayes risk instead of the best score, with --lm-scale")
 @click.option("--scales-of", metavar="DIR", help="all three as chosen for a development set, the OUT_DIR of its rescoring")
 @click.argument("lang_dir")
-@click.argument("decode_dir")
+@click.argument("decode_dirs", nargs=-1, required=True, metavar="DECODE_DIR...")
 @click.argument("out_dir")
 def rescore(
-    lm: str | None, lm_scale: float | None, insertion_penalty: float, posterior_scale: float, scales_of: str | None,
-    lang_dir: str, decode_dir: str, out_dir: str,
+    lm: str | None, lm_scale: float | None, insertion_penalty: float | None, posterior_scale: float | None,
+    scales_of: str | None, lang_dir: str, decode_dirs: tuple[str, ...], out_dir: str,
 ) -> None:
-    """Choose again from the n-best lists of DECODE_DIR (decode --nbest).
+    """Choose again from the n-best lists of DECODE_DIR (decode --nbest); those of several systems for one data set are
+    combined by the mean of their posteriors.
 
     Without scales those are taken that give DECODE_DIR the fewest errors, be it by the best score or by minimum Bayes risk:
     for development sets.
@@ -128,8 +131,11 @@ def rescore(
 
     if lm_scale is not None and scales_of:
         raise click.UsageError("give --lm-scale or --scales-of")
-    scales = None if lm_scale is None else Scales(lm_scale, insertion_penalty, posterior_scale)
-    print(run(decode_dir, out_dir, scales, f"{lang_dir}/G.arpa", lm, scales_of))
+    if lm_scale is None and (insertion_penalty is not None or posterior_scale is not None):
+        raise click.UsageError("--insertion-penalty and --posterior-scale go with --lm-scale: give it too (1 leaves the "
+                               "graph's scores as they are), or none of the three, to have them chosen")
+    scales = None if lm_scale is None else Scales(lm_scale, insertion_penalty or 0.0, posterior_scale or 0.0)
+    print(run(decode_dirs, out_dir, scales, f"{lang_dir}/G.arpa", lm, scales_of))
 
 
 @group.command()

@@ -59,19 +59,24 @@ def topo(kind: str, context: str, ci_silence: bool, tie: str | None, min_biphone
 @click.option("--order", default=2, show_default=True)
 @click.option("--smoothing", type=click.Choice(["kneser-ney", "none"]), default="kneser-ney", show_default=True,
               help="none: Kaldi's chain-est-phone-lm, transcripts with unseen n-grams have no numerator")
-@click.option("--no-prune-order", type=click.IntRange(1), default=3, show_default=True,
-              help="without smoothing: n-grams of this order are all kept")
-@click.option("--num-extra-lm-states", type=click.IntRange(0), default=2000, show_default=True,
-              help="without smoothing: longer histories kept")
+@click.option("--no-prune-order", type=click.IntRange(1),
+              help="without smoothing: n-grams of this order are all kept  [default: 3]")
+@click.option("--num-extra-lm-states", type=click.IntRange(0),
+              help="without smoothing: longer histories kept  [default: 2000]")
 @click.argument("lang_dir")
 @click.argument("source")
 def phone_lm(
-    order: int, smoothing: str, no_prune_order: int, num_extra_lm_states: int, lang_dir: str, source: str
+    order: int, smoothing: str, no_prune_order: int | None, num_extra_lm_states: int | None, lang_dir: str, source: str
 ) -> None:
     """P.fst.txt, from the transcripts of a data directory or from a file of phone numbers (`utterance 1 2 3`)."""
     from pyser.lang.graphs import phone_lm
 
-    print(phone_lm(lang_dir, source, order, smoothing, no_prune_order, num_extra_lm_states))
+    pruning = {"no_prune_order": no_prune_order, "num_extra_lm_states": num_extra_lm_states}
+    given = {name: value for name, value in pruning.items() if value is not None}
+    if given and smoothing != "none":
+        raise click.UsageError("--no-prune-order and --num-extra-lm-states are for --smoothing none; a smoothed phone LM "
+                               "keeps all its n-grams")
+    print(phone_lm(lang_dir, source, order, smoothing, **given))
 
 
 @group.command()

@@ -257,35 +257,61 @@ def best_epoch(history: Sequence[dict[str, float]], figure: str) -> dict[str, fl
     return max(history, key=lambda row: (row[f"valid_{figure}"], -row["valid_loss"]))
 
 
-def _resume(out_dir: Path, run: _Run[Any, Any]) -> list[dict[str, float]]:
-    """Load the checkpoint to go on from into the run; return its history ([] when there is none)."""
-    start = run.config.start_epoch
-    if start and distributed.rank() == 0:
-        for epoch in checkpoints.numbers(out_dir):
-            if epoch >= start:
-                print(f"--start-epoch {start}: {checkpoints.path_of(out_dir, epoch)} deleted", flush=True)
-                checkpoints.path_of(out_dir, epoch).unlink()
-    if start == 1:
-        return []
-    path = checkpoints.path_of(out_dir, start - 1) if start else checkpoints.latest(out_dir)
-    if path is None:
-        return []
-    state = checkpoints.load(path)
-    now, then = asdict(run.config), state["config"]
+def starting_point(out_dir: str | Path, config: TrainConfig) -> tuple[Path, dict[str, Any]] | None:
+    """The checkpoint that a training in `out_dir` goes on from, and its path; None where it begins. PyserError if there is
+    none where there must be one, and on other settings."""
+    start, last = config.start_epoch, None
+    if start != 1:
+        last = checkpoints.path_of(out_dir, start - 1) if start else checkpoints.latest(out_dir)
+    if last is None:
+        return None
+    state = checkpoints.load(last)
+    now, then = asdict(config), state["config"]
     changed = [f"{k} {then.get(k)} -> {v}" for k, v in now.items() if then.get(k) != v and k not in NOT_SETTINGS]
     if changed:
-        raise PyserError(f"{path}: trained with other settings ({', '.join(changed)}); use a new directory")
-    try:
-        run.model.load_state_dict(state["model"])
-        run.optimizer.load_state_dict(state["optimizer"])
-        if state["grad_scaler"]:
-            run.scaler.load_state_dict(state["grad_scaler"])
-    except (RuntimeError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[-1].strip()
-        raise PyserError(f"{path}: belongs to another model ({reason}); use a new directory") from error
+        why = ": the learning rate falls over all epochs, a longer training differs from its first epoch on" \
+            if then.get("num_epochs") != now["num_epochs"] else ""
+        raise PyserError(f"{last}: trained with other settings ({', '.join(changed)}){why}; use a new directory")
+    return last, state
+
+
+def _resume(out_dir: Path, run: _Run[Any, Any]) -> list[dict[str, float]]:
+    """Load the checkpoint to go on from into the run; return its history ([] when there is none). With a start_epoch what
+    comes after it is deleted then."""
+    found, history = starting_point(out_dir, run.config), []
+    if found is not None:
+        path, state = found
+        try:
+            run.model.load_state_dict(state["model"])
+            run.optimizer.load_state_dict(state["optimizer"])
+            if state["grad_scaler"]:
+                run.scaler.load_state_dict(state["grad_scaler"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            reason = str(error).strip().splitlines()[-1].strip()
+            raise PyserError(f"{path}: belongs to another model ({reason}); use a new directory") from error
+        history = list(state["history"])
     if distributed.rank() == 0:
-        print(f"going on after {path}", flush=True)
-    return list(state["history"])
+        if run.config.start_epoch:
+            _forget(out_dir, run.config.start_epoch, history)
+        if found is not None:
+            print(f"going on after {found[0]}", flush=True)
+    return history
+
+
+def _forget(out_dir: Path, start: int, history: list[dict[str, float]]) -> None:
+    """Delete the epochs from `start` on, the last one first; best-valid-loss.pt becomes the best one's before them, whose
+    figures are `history`."""
+    best = out_dir / checkpoints.BEST
+    if best.exists() and checkpoints.load(best)["epoch"] >= start:
+        best.unlink()
+        if history:
+            kept = checkpoints.path_of(out_dir, int(min(history, key=lambda row: row["valid_loss"])["epoch"]))
+            if kept.exists():
+                checkpoints.save_best(kept)
+    for epoch in reversed(checkpoints.numbers(out_dir)):
+        if epoch >= start:
+            print(f"--start-epoch {start}: {checkpoints.path_of(out_dir, epoch)} deleted", flush=True)
+            checkpoints.path_of(out_dir, epoch).unlink()
 
 
 def _means(sums: dict[str, float]) -> dict[str, float]:
