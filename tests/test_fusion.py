@@ -1,6 +1,7 @@
 """Fusions trained fold by fold, on streams from files and with a speech encoder that learns."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -141,6 +142,50 @@ def test_what_the_weight_trains(speech_dir, weight):
     assert loss.item() == pytest.approx(weight * stats["ctc"] / 2 + (1 - weight) * float(emotions), rel=1e-4)
 
 
+def test_precision(speech_dir, corpus, tmp_path):
+    """Streams of files in bfloat16 everywhere; a speech encoder that learns, not with torch 1 on a processor."""
+    data, folds, streams = corpus
+    train_fusion(data, folds, tmp_path / "exp", replace(SMALL, precision="bfloat16"), streams, ["1"])
+    said = read_table(tmp_path / "exp/fold1/test_posteriors.txt")
+    posteriors = np.array([[float(p) for p in row.split()] for row in said.values()])
+    assert np.allclose(posteriors.sum(axis=1), 1, atol=1e-5)
+    emotions, labels = read_table(data / "utt2emo"), json.loads((tmp_path / "exp/ser.json").read_text())["labels"]
+    right = [labels[k] == emotions[utt] for utt, k in zip(said, posteriors.argmax(axis=1), strict=True)]
+    assert np.mean(right) > 0.8
+    model, examples = joint_model(speech_dir, 0.2)
+    with torch.autocast("cpu", torch.bfloat16):
+        if torch.__version__.startswith("1."):
+            with pytest.raises(PyserError, match="--precision float32, or torch 2"):
+                model(examples, [0, 1])
+        else:
+            posteriors = model.eval()(examples, [0, 1])[0]
+            assert posteriors.dtype == torch.float32 and bool(posteriors.isfinite().all())
+
+
+def test_checkpointed_gradients_are_the_same(speech_dir):
+    from pyser.ser.fusion import FusionSystem
+
+    def gradients(checkpointed):
+        torch.manual_seed(0)
+        model, examples = joint_model(speech_dir, 0.2)
+        if checkpointed:
+            model.speech.checkpoint_gradients()
+        model.train()
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        model.speech.config.mask_time_prob = 0.0
+        system = FusionSystem(model.config, {}, None, None, model.speech)
+        loss, _ = system.loss(model, examples, np.array([0, 1]), torch.ones(2))
+        loss.backward()
+        return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+    plain, again = gradients(False), gradients(True)
+    assert plain.keys() == again.keys() and len(plain) > 20
+    for name, value in plain.items():
+        torch.testing.assert_close(again[name], value, rtol=1e-4, atol=1e-6)
+
+
 def test_joint_training_of_a_fold(corpus, speech_dir, tmp_path):
     """A speech encoder learns with the fusion: tones of a pitch for each emotion."""
     source, folds, _ = corpus
@@ -169,7 +214,7 @@ def test_joint_training_of_a_fold(corpus, speech_dir, tmp_path):
     assert len(read_table(tmp_path / "exp/fold1/test_posteriors.txt")) == 30
 
 
-def test_prediction_is_what_the_test_list_got(speech_dir, tmp_path):
+def test_prediction_is_what_the_test_list_got(speech_dir, tmp_path, capsys):
     """Streams dumped and a fusion trained on them; a recording of the test list then gets the same posteriors."""
     from test_encoders_text import make_bert
 
@@ -206,7 +251,9 @@ def test_prediction_is_what_the_test_list_got(speech_dir, tmp_path):
         found = predictor.predict(wavs[utt])
         assert list(found.posteriors.values()) == pytest.approx([float(p) for p in posteriors.split()], abs=1e-3)
         assert found.transcript == heard[utt]
+    assert predictor.seen == {"spk2", "spk3"}  # fold 1 tests spk1
     assert print_predictions(predictor, [str(data), wavs["spk1-00"], "nothing.wav"], "json") == 1
+    assert f"{data}: 12 of 18 utterances are of speakers that the model was trained on" in capsys.readouterr().err
     with pytest.raises(PyserError, match="no front end"):
         (tmp_path / "exp/frontend/frontend.json").unlink()
         pyser.load(tmp_path / "exp")

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The whole road on a small synthetic corpus, in under ten minutes on two cores:
 #   egs/mini/run.sh [--stage 0] [--stop-stage 3] [--nj 2]
+# and, with --stage 4 behind it, the fusion of MFCC, a speech encoder's hidden states and the words it heard.
 # It makes a TED-LIUM 2 tree and an IEMOCAP tree of synthesised speech and runs the real recipes on them, with the small
 # configs in conf/. Nothing here is a second pipeline: swap the corpus directories and the configs for the real ones.
 cd "$(dirname "$0")" || exit 1
@@ -8,11 +9,14 @@ stage=0
 stop_stage=3
 nj=$(nproc)
 cmd=run.sh
-help_message="usage: egs/mini/run.sh [--stage 0] [--stop-stage 3] [--nj N]
-  0 synthesise the corpora  1 acoustic model (egs/tedlium2/tdnn)  2 emotion (egs/iemocap/tdnn)  3 the same without the acoustic model"
+bert=  # text encoder of stage 4; none given: all-MiniLM-L6-v2, from PyPI
+help_message="usage: egs/mini/run.sh [--stage 0] [--stop-stage 3] [--nj N] [--bert MODEL]
+  0 synthesise the corpora  1 acoustic model (egs/tedlium2/tdnn)  2 emotion (egs/iemocap/tdnn)  3 the same without the acoustic model
+  4 fusion with a speech encoder and its words (egs/iemocap/fusion), only where --stage or --stop-stage says so"
 . ../../path.sh || exit 1
 . parse_options.sh || exit 1
 set -euo pipefail
+if [ "$stage" -gt "$stop_stage" ]; then stop_stage=$stage; fi
 mini=$PWD
 wanted() { [ "$stage" -le "$1" ] && [ "$stop_stage" -ge "$1" ]; }
 started=$(date +%s)
@@ -40,6 +44,16 @@ if wanted 3; then
   echo "== mini 3: the same without pretraining: the network's input (MFCC and i-vector), and a network never trained"
   "${emotion[@]}" --stage 3 --node lda
   "${emotion[@]}" --stage 3 --node tdnnf4 --pretrained false
+fi
+if wanted 4; then
+  echo "== mini 4: a speech encoder trained with CTC on the talks, and its fusion with MFCC and words, egs/iemocap/fusion/run.sh"
+  if [ ! -f "$mini/exp/encoder_init/model.safetensors" ]; then pyser encoder init --like tiny "$mini/exp/encoder_init"; fi
+  if [ -z "$bert" ]; then bert=$mini/exp/text_encoder; get_text_encoder.sh "$bert"; fi
+  once.sh "$mini/exp/encoder/.done" "$cmd" "$mini/exp/encoder/log/train.log" pyser encoder train-ctc \
+    --conf "$mini/conf/ctc.conf" "$mini/exp/encoder_init" "$mini/data/tedlium2/train" "$mini/data/tedlium2/dev" "$mini/exp/encoder"
+  "$PYSER_ROOT/egs/iemocap/fusion/run.sh" --corpus "$mini/corpus/IEMOCAP" --data "$mini/data/iemocap_fusion" \
+    --exp "$mini/exp/iemocap_fusion" --w2v2 "$mini/exp/encoder" --bert "$bert" \
+    --lm "$mini/data/tedlium2/lang/G.arpa" --fusion-config "$mini/conf/fusion.conf" --nj "$nj" --cmd "$cmd"
 fi
 if [ "$stop_stage" -ge 3 ]; then
   echo

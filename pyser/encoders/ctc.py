@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pyser.config import write_conf
+from pyser.device import choose_device
 from pyser.encoders.data import Batch, CtcData, read_transcripts
 from pyser.encoders.speech import SpeechEncoder, SpeechOutput, load_speech
 from pyser.encoders.vocabulary import ENGLISH
@@ -135,7 +136,7 @@ def train(
     assert encoder.vocabulary is not None
     encoder.freeze(config.freeze)
     if config.gradient_checkpointing:
-        encoder.model.gradient_checkpointing_enable({"use_reentrant": False})
+        encoder.checkpoint_gradients()
     sets = []
     for name, training in ((data_dir, True), (valid_dir, False)):
         waves = Waves(name)
@@ -144,10 +145,7 @@ def train(
         sets.append(CtcData(waves, transcripts, config.max_duration, config.seed, training))
     data, valid = replace(sets[0], rank=distributed.rank(), world_size=distributed.world_size()), sets[1]
     steps, hours = len(data.groups(1)), sum(one.seconds for one in data.transcripts.values()) / 3600
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.type == "cpu" and config.precision != "float32" and torch.__version__.startswith("1."):
-        raise PyserError(f"--precision={config.precision}: torch {torch.__version__} has no such layer norm on a processor; "
-                         "take float32, or torch 2")
+    device = choose_device("optional")
     encoder.to(device)
     learning = sum(p.numel() for p in encoder.parameters() if p.requires_grad)
     say(f"{model}: {sum(p.numel() for p in encoder.parameters())} parameters, {learning} learn")

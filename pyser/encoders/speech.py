@@ -119,6 +119,9 @@ class SpeechEncoder(nn.Module):
         if self.training and self.config.mask_time_prob > 0:  # the masks of SpecAugment have to fit in
             longest = max(longest, self.num_samples(self.config.mask_time_length))
         device = next(self.parameters()).device
+        if device.type == "cpu" and torch.is_autocast_cpu_enabled() and torch.__version__.startswith("1."):
+            raise PyserError(f"torch {torch.__version__} has no layer norm of less than single precision on a processor; "
+                             "take --precision float32, or torch 2")
         batch, mask = np.zeros((len(waves), longest), np.float32), np.zeros((len(waves), longest), np.int64)
         for row, wave in enumerate(waves):
             batch[row, : len(wave)] = self._normalised(wave)
@@ -146,6 +149,10 @@ class SpeechEncoder(nn.Module):
             self.model.freeze_feature_encoder()
         if what == "encoder":
             self.model.freeze_base_model()
+
+    def checkpoint_gradients(self) -> None:
+        """Compute the layers' activations again for the gradient: less memory, a third slower."""
+        self.model.gradient_checkpointing_enable({"use_reentrant": False})
 
     def new_head(self, vocabulary: Vocabulary) -> None:
         """A CTC head with random parameters for these characters."""

@@ -124,7 +124,8 @@ class FusionNetwork(nn.Module):
                                  f"takes (utterances, frames, {dim}) and a number of these frames for each utterance")
             encoded.append(self.encoders[name](x, ends))  # (N, T, nodes)
         encodings = torch.cat([sequences.mean() for sequences in self._fuse(encoded)], dim=1)  # (N, encodings * nodes)
-        return self.output(encodings).log_softmax(dim=1)  # (N, K)
+        scores = self.output(encodings).to(self.output.weight.dtype)  # (N, K), of full precision in autocast too
+        return scores.log_softmax(dim=1)
 
     def _fuse(self, encoded: list[Sequences]) -> list[Sequences]:
         if self.config.fusion == "hierarchical":

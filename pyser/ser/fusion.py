@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pyser.device import choose_device
 from pyser.errors import PyserError
 from pyser.kaldi.tables import load_mat, read_scp, read_table
 from pyser.nn import model_io
@@ -44,7 +45,8 @@ class FusionTraining:
     """How a fusion is made and trained; the defaults are the paper's. streams: name -> dimension, those of the data.
 
     asr_weight: the paper's lambda, of CTC, where the speech encoder learns. speech: its name or directory, "" where all
-    streams are files; layer: of its hidden states, 0 the input of the first; freeze: features (its convolutions) or none.
+    streams are files; layer: of its hidden states, 0 the input of the first; freeze: features (its convolutions) or none;
+    gradient_checkpointing: of its layers, less memory and a third slower. See TrainConfig for precision.
     """
 
     fusion: str = "hierarchical"
@@ -62,6 +64,7 @@ class FusionTraining:
     speech: str = ""
     layer: int = -1
     freeze: str = "features"
+    gradient_checkpointing: bool = False
     precision: str = "float32"
     seed: int = 0
     selection: str = "valid"
@@ -94,6 +97,7 @@ class FusionModel(nn.Module):
         """Log posteriors (N, K) of these utterances; of a speech encoder that learns also logits (N, T, V) and how long each
         is."""
         streams, lengths = examples.padded(utts)
+        streams = {name: x.to(self.network.output.weight.device) for name, x in streams.items()}
         if self.speech is None:
             return self.network(streams, lengths), None, None
         assert examples.waves is not None
@@ -165,11 +169,13 @@ class FusionSystem:
 
             speech = load_speech(self.config.speech)
             speech.freeze(self.config.freeze)
+            if self.config.gradient_checkpointing:
+                speech.checkpoint_gradients()
         model = FusionModel(self.config, labels, speech)
         for name in examples.streams:
             mean, std = examples.statistics(name)
             model.network.normalise(name, torch.from_numpy(mean), torch.from_numpy(std))
-        return model
+        return model.to(choose_device("optional"))
 
     def batches(self, examples: StreamExamples, epoch: int) -> Iterator[np.ndarray]:
         rng = np.random.default_rng([self.config.seed, epoch])
@@ -178,8 +184,8 @@ class FusionSystem:
     def loss(self, model: FusionModel, examples: StreamExamples, batch: np.ndarray, weight: Tensor) -> Loss:
         utts = batch.tolist()
         log_posteriors, logits, lengths = model(examples, utts)
-        label = torch.from_numpy(examples.label[batch])
-        loss = F.nll_loss(log_posteriors, label, weight if self.config.class_balanced else None)
+        label = torch.from_numpy(examples.label[batch]).to(log_posteriors.device)
+        loss = F.nll_loss(log_posteriors, label, weight.to(label.device) if self.config.class_balanced else None)
         stats = {"weight": float(len(utts)), "wa": float((log_posteriors.argmax(dim=1) == label).sum())}
         if logits is not None:
             assert examples.transcripts is not None and lengths is not None
@@ -192,7 +198,7 @@ class FusionSystem:
         order = np.argsort(examples.lengths, kind="stable")
         found = torch.zeros(len(order), len(model.labels), dtype=torch.float64)
         for group in np.array_split(order, -(-len(order) // EVALUATED_UTTERANCES)):
-            found[torch.from_numpy(group)] = model(examples, group.tolist())[0].double().exp()
+            found[torch.from_numpy(group)] = model(examples, group.tolist())[0].cpu().double().exp()
         return found
 
     def save(self, path: Path, model: FusionModel, metadata: dict[str, str]) -> None:

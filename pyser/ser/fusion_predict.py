@@ -27,7 +27,7 @@ from pyser.features.mfcc import MfccConfig, mfcc
 from pyser.files import read_json, write_json, write_text
 from pyser.kaldi.wav import INT16
 from pyser.ser.fusion import HIDDEN, FusionModel, read_fusion
-from pyser.ser.predict import AnyAudio, Prediction, trained_folds
+from pyser.ser.predict import AnyAudio, Prediction, seen_speakers, trained_folds
 from pyser.ser.recording import Audio, Recording, naming, read_recording
 from pyser.ser.streams import StreamExamples
 
@@ -56,6 +56,7 @@ class FusionPredictor:
     speech: SpeechEncoder
     search: Search
     text: TextEncoder | None
+    seen: frozenset[str] = frozenset()  # speakers that a fold was trained or selected on
 
     rate = RATE
 
@@ -145,7 +146,7 @@ def load(exp_dir: str | Path) -> FusionPredictor:
     if odd is not None:
         raise PyserError(f"{exp_dir}: the stream '{odd}' of {streams[odd]} dimensions is not what {directory} makes"
                          + ("; no recording gives it" if odd not in MADE else "; run `pyser fusion package` again"))
-    return FusionPredictor(frontend, models, config, speech, search, text)
+    return FusionPredictor(frontend, models, config, speech, search, text, seen_speakers(paths))
 
 
 def package(
