@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import soundfile
+import stored_graph
 import tiny_corpus
 from scipy.signal import resample_poly
 
-pytest.importorskip("k2", reason="needs k2 (default stack)")
 ROOT = Path(__file__).parent.parent
 TDNN = """--dim=48
 --bottleneck-dim=16
@@ -30,7 +30,8 @@ SER = "--hidden-dim=32\n--num-epochs=12\n--lr-initial=3e-3\n--batch-frames=256\n
 
 def recipe(script, *options, ok=True):
     """Run a recipe's run.sh in this very environment."""
-    environment = dict(os.environ, PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    environment = dict(os.environ, PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+                       PYSER_STACK="k2" if stored_graph.K2 else "torch2")
     done = subprocess.run([str(ROOT / "egs" / script), *map(str, options)], capture_output=True, text=True, env=environment)
     assert (done.returncode == 0) == ok, f"{script}\n{done.stdout}\n{done.stderr}"
     return done.stdout + done.stderr
@@ -43,7 +44,7 @@ def work(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def acoustic(work):
-    """Options of egs/kaldi_dir/tdnn/run.sh after it has run once."""
+    """Options of egs/kaldi_dir/tdnn/run.sh after it has run once, without k2 with a decoding graph from elsewhere."""
     train = tiny_corpus.make_data_dir(work / "train", speakers=4, utts=12, seed=1)
     dev = tiny_corpus.make_data_dir(work / "dev", speakers=2, utts=4, seed=2)
     test = tiny_corpus.make_data_dir(work / "test", speakers=2, utts=8, seed=3)
@@ -51,6 +52,13 @@ def acoustic(work):
     options = ["--train", train, "--dev", dev, "--test", test, "--lexicon", work / "lexicon.txt", "--data", work / "data",
                "--exp", work / "exp", "--tdnn-config", work / "tdnn.conf", "--num-gauss", 4, "--ivector-dim", 5,
                "--ivector-iters", 2, "--word-lm-order", 2, "--min-biphone-count", 10, "--mono-epochs", 6, "--nj", 2]
+    if stored_graph.K2:
+        log = recipe("kaldi_dir/tdnn/run.sh", *options)
+        stored_graph.compare(work / "data/lang", "road")
+        return options, log
+    assert "needs k2: run local/install.sh" in recipe("kaldi_dir/tdnn/run.sh", *options, ok=False)
+    stored_graph.take(work / "data/lang", "road")
+    options += ["--stage", 4, "--nbest", 0]
     return options, recipe("kaldi_dir/tdnn/run.sh", *options)
 
 

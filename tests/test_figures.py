@@ -8,7 +8,8 @@ import pytest
 
 from pyser.errors import PyserError
 from pyser.scoring.figures import plot_confusion, plot_layers
-from pyser.scoring.layers import same_but_node
+from pyser.scoring.layers import chosen_on_validation, same_but_node
+from pyser.scoring.tables import layers_table
 
 FOLDS = np.array([[[9, 1], [0, 2]], [[1, 1], [1, 1]]])  # UA: 95 % and 50 %; WA: 11/12 and 1/2
 
@@ -78,6 +79,30 @@ def test_layers_of_one_seed_have_the_spread_over_folds(tmp_path):
     plot_layers(results, tmp_path / "layers.svg")
     caption = " ".join(texts(tmp_path / "layers.svg"))
     assert "mean over 2 folds, seed 0; error bars: standard deviation over the folds" in caption
+
+
+def folds(*pairs):
+    return [{"name": str(number), "valid_ua": valid, "ua": test} for number, (valid, test) in enumerate(pairs, start=1)]
+
+
+def test_the_node_is_chosen_on_validation_speakers():
+    """Fold 1 chooses tdnnf2 by the mean over seeds, fold 2 lda; what the test says does not count."""
+    results = [
+        result("lda", 0, 0.5, folds=folds((0.6, 0.9), (0.8, 0.5))),
+        result("lda", 1, 0.5, folds=folds((0.5, 0.9), (0.8, 0.7))),
+        result("tdnnf2", 0, 0.5, folds=folds((0.5, 0.2), (0.7, 0.9))),
+        result("tdnnf2", 1, 0.5, folds=folds((0.8, 0.4), (0.7, 0.9))),
+    ]
+    choice = chosen_on_validation(results)
+    assert choice.nodes == {"1": "tdnnf2", "2": "lda"}
+    assert choice.ua == pytest.approx(0.45) and choice.std == pytest.approx(np.std([0.35, 0.55], ddof=1))
+    one = chosen_on_validation(results[::2])
+    assert one.nodes == {"1": "lda", "2": "lda"} and one.ua == pytest.approx(0.7)
+    assert one.std == pytest.approx(np.std([0.9, 0.5], ddof=1))
+    table = layers_table(results)
+    assert "UA 45.0 ± 14.1 (fold 1 tdnnf2, fold 2 lda)" in table and "67.5" in table.splitlines()[1]
+    results[0]["folds"][0]["valid_ua"] = None
+    assert chosen_on_validation(results) is None and "nothing was validated" in layers_table(results)
 
 
 def test_layers_that_differ_in_more_are_refused():

@@ -64,6 +64,27 @@ def test_definitions():
             np.testing.assert_allclose(utterance_posteriors(model, x.numpy()), expected, atol=1e-6)
 
 
+def test_attention_of_large_scores(recwarn):
+    """Each utterance's largest is taken off its scores, which exp would overflow with; nothing warns of it."""
+    model, lengths = classifier("attention"), (7, 1, 20)
+    with torch.no_grad():
+        model.attention[2].weight *= 4000
+    x, utt = torch.randn(28, 5) + 5, torch.arange(3).repeat_interleave(torch.tensor(lengths))
+    always = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)
+    try:
+        found = model._pool(x, utt, 3)
+    finally:
+        torch.set_warn_always(always)
+    assert not list(recwarn) and model.attention(x).abs().max() > 200
+    for n, row in zip(x.split(lengths), found, strict=True):
+        share = model.attention(n).softmax(dim=0)
+        mean = (share * n).sum(dim=0)
+        std = (share * (n - mean) ** 2).sum(dim=0).clamp_min(1e-4).sqrt()
+        expected = model.statistics(torch.cat([mean, std])[None])[0]
+        np.testing.assert_allclose(row.detach(), expected.detach(), rtol=1e-4, atol=1e-5)
+
+
 def test_no_frame_posteriors_where_utterances_are_classified():
     with pytest.raises(PyserError, match="--pooling=attention has posteriors of utterances"):
         classifier("attention")(torch.zeros(3, 5))

@@ -236,6 +236,26 @@ def test_pipes_are_run_only_when_allowed(predictor, data, tmp_path):
     assert posteriors_of(allowed[:3]) == pytest.approx(posteriors_of(before[:3]), abs=1e-6)
 
 
+def test_channels_are_said_wherever_they_come_from(predictor, data, tmp_path, capsys):
+    stereo = write(tmp_path / "stereo.wav", np.stack([voice(110), voice(190)], axis=1))
+    wavs = {"anna-0": f"cat {stereo} |", "anna-1": f"cat {tmp_path}/anna-1.wav |"}
+    write_table(data / "wav.scp", wavs)
+    write_table(data / "utt2spk", {"anna-0": "anna", "anna-1": "anna"})
+    (_, two), (_, one) = predictions(predictor, utterances(str(data), allow_pipes=True))
+    assert (two.converted, one.converted) == ("16000 Hz, 2 channels -> 16000 Hz mono", "")
+    assert print_predictions(predictor, [str(data)], allow_pipes=True) == 0
+    assert f"{data}: 16000 Hz, 2 channels -> 16000 Hz mono" in capsys.readouterr().err.splitlines()
+    (tmp_path / "waves.ark").write_bytes(b"u " + Path(stereo).read_bytes())
+    expected = predictor.predict(stereo)
+    assert predictor.predict(f"{tmp_path}/waves.ark:2") == expected
+    soundfile.write(tmp_path / "stereo.flac", soundfile.read(stereo)[0], 16000)
+    for name in ("stereo.wav", "stereo.flac"):
+        pipe = tmp_path / f"pipe-{name}"
+        os.mkfifo(pipe)
+        with subprocess.Popen(f"cat {tmp_path}/{name} > {pipe}", shell=True):
+            assert predictor.predict(pipe) == expected
+
+
 def test_standard_input_and_json(exp, predictor, tmp_path):
     soundfile.write(tmp_path / "a.flac", np.stack([voice(rate=48000)] * 2, axis=1), 48000)
     command = ["ser", "predict", "--model", str(exp), "--format", "json"]
@@ -310,6 +330,30 @@ def test_plot(exp, predictor, tmp_path):
     with pytest.raises(PyserError, match="less than one window"):
         plot_posteriors(predictor, (np.zeros(50), 16000), tmp_path / "b.png")
     assert not (tmp_path / "b.png").exists()
+
+
+def test_plot_of_an_utterance_as_png_or_svg(predictor, tmp_path):
+    write(tmp_path / "r.wav", np.stack([voice(110, 3.0, 8000), voice(190, 3.0, 8000)], axis=1), 8000)
+    (tmp_path / "data").mkdir()
+    write_table(tmp_path / "data/wav.scp", {"r": f"{tmp_path}/r.wav"})
+    write_table(tmp_path / "data/utt2spk", {"u0": "u", "u1": "u"})
+    write_table(tmp_path / "data/segments", {"u0": "r 0.5 1.75", "u1": "r 1 -1 1"})
+    second = (soundfile.read(tmp_path / "r.wav")[0][8000:, 1], 8000)
+    assert plot_posteriors(predictor, f"{tmp_path}/data:u1", tmp_path / "u1.svg") == "8000 Hz -> 16000 Hz mono"
+    plot_posteriors(predictor, f"{tmp_path}/data:u1", tmp_path / "u1.png")
+    plot_posteriors(predictor, second, tmp_path / "samples.png")
+    assert (tmp_path / "u1.svg").read_text().startswith("<?xml") and "<svg" in (tmp_path / "u1.svg").read_text()
+    from matplotlib.image import imread
+
+    below_the_title = [imread(tmp_path / name)[60:] for name in ("u1.png", "samples.png")]
+    assert (below_the_title[0] == below_the_title[1]).mean() > 0.99
+    with pytest.raises(PyserError, match="data: no utterance u2; its utt2spk has them all"):
+        plot_posteriors(predictor, f"{tmp_path}/data:u2", tmp_path / "u2.png")
+    with pytest.raises(PyserError, match="none:u1: no such audio file"):
+        plot_posteriors(predictor, f"{tmp_path}/none:u1", tmp_path / "u2.png")
+    with pytest.raises(PyserError, match="a.pdf: figures are written as .png or .svg; name it so"):
+        plot_posteriors(predictor, second, tmp_path / "a.pdf")
+    assert not list(tmp_path.glob("a.*")) and not list(tmp_path.glob("u2*"))
 
 
 def test_normalised_by_speaker(tmp_path, data, capsys):

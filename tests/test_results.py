@@ -68,6 +68,28 @@ def test_results_hold_everything(corpus):
     assert (corpus / "ser_a" / fold["lists"]["test"]).exists() and len(fold["sha256"]["test"]) == 64
 
 
+def test_acoustic_models_part_the_seeds(corpus, exp):
+    """Two experiments of one name and setting are two systems if their bottlenecks are of two networks."""
+    shutil.copytree(corpus / "ser_a_seed1", exp.parent / "ser_a_seed1")
+    read = []
+    for name, content in (("ser_a", "one"), ("ser_a_seed1", "another")):
+        (exp.parent / name / "frontend").mkdir()
+        (exp.parent / name / "frontend/final.safetensors").write_text(content)
+        (exp.parent / name / "frontend/frontend.json").write_text(json.dumps({"node": "tdnnf2", "subsampling": 3}))
+        read.append(score_experiment(exp.parent / name))
+    assert read[0]["acoustic_model"] != read[1]["acoustic_model"] and len(read[0]["acoustic_model"]) == 12
+    table = results_table(read)
+    assert "2 seeds" not in table and read[1]["acoustic_model"] in table and "subsampling" not in table
+    assert "subsampling 3" in made_with(read[0])
+    assert systems_of([*read, read_results(corpus / "ser_b")])[:2] == [[read[0]], [read[1]]]
+
+
+def test_validation_is_that_of_the_epoch_taken(corpus):
+    for fold in read_results(corpus / "ser_a")["folds"]:
+        rows = json.loads((corpus / f"ser_a/fold{fold['name']}/history.json").read_text())
+        assert fold["valid_ua"] == max(row["valid_ua"] for row in rows)
+
+
 def test_partial_experiment_says_so(exp):
     shutil.rmtree(exp / "fold3")
     assert score_experiment(exp)["folds_missing"] == ["3"]
@@ -303,7 +325,8 @@ def test_commands(exp, corpus, tmp_path):
     assert "paired bootstrap" in done.output
     edit(exp / "results.json", lambda results: results.update(node="tdnnf2"))
     done = run(cli, ["score", "layers", str(tmp_path / "x.svg"), str(exp)], catch_exceptions=False)
-    assert done.output == f"written: {tmp_path / 'x.svg'}\n" and (tmp_path / "x.svg").exists()
+    assert done.output.endswith(f"written: {tmp_path / 'x.svg'}\n") and (tmp_path / "x.svg").exists()
+    assert "chosen on each fold's validation speakers: UA" in done.output and "fold 4 tdnnf2" in done.output
     (tmp_path / "ref").write_text("u1 a b c\nu2 d\n")
     (tmp_path / "hyp").write_text("u1 a x c\nu2 d\n")
     done = run(cli, ["score", "wer", str(tmp_path / "ref"), str(tmp_path / "hyp")], catch_exceptions=False)

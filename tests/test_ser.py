@@ -151,6 +151,23 @@ def test_last_trains_on_the_validation_speakers(trained):
     assert metadata["selection"] == "last" and metadata["epoch"] == "4" and metadata["selected_on"] == ""
 
 
+def test_copies_at_other_speeds_are_trained_on(tmp_path, capsys):
+    """With lists that were made before the copies: those of training utterances, and no others."""
+    data, folds = make_corpus(tmp_path, per_emotion=2)
+    for name in ("feats.scp", "utt2emo", "utt2spk"):
+        table = read_table(data / name)
+        speaker = "sp0.9-" if name == "utt2spk" else ""
+        write_table(data / name, table | {f"sp0.9-{utt}": speaker + value for utt, value in table.items()})
+    train_folds(data, folds, tmp_path / "exp", SMALL, ["1"])
+    assert "fold 1: 12 copies of training utterances at other speeds" in capsys.readouterr().out
+    given, fold = read_fold(folds / "1", "1"), read_fold(tmp_path / "exp/fold1", "1")
+    assert set(fold.train) == {*given.train, *(f"sp0.9-{utt}" for utt in given.train)}
+    assert (fold.valid, fold.test) == (given.valid, given.test)
+    last = SerConfig(**{**SMALL.__dict__, "selection": "last", "num_epochs": 1})
+    train_folds(data, folds, tmp_path / "last", last, ["1"])
+    assert len(read_fold(tmp_path / "last/fold1", "1").train) == 2 * (len(given.train) + len(given.valid))
+
+
 def test_unlabelled_and_featureless_utterances_are_counted(tmp_path, capsys):
     data, folds = make_corpus(tmp_path, per_emotion=8)
     emotions, feats = read_table(data / "utt2emo"), read_table(data / "feats.scp")

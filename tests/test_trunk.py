@@ -101,12 +101,27 @@ def test_augmented_and_the_same_each_time(model, corpus, tmp_path):
     assert curves[0] == curves[1] != curves[2]
 
 
+def test_a_bottleneck_that_does_not_learn_can_be_augmented(model, corpus, tmp_path):
+    """--train-above the node itself: no layer changes, and what the classifier learns is another if frames are masked."""
+    data, folds, ivectors = corpus
+    trunk, said = TrunkConfig(str(model), "tdnnf3", "tdnnf3"), []
+    for name, masked in (("plain", 0.0), ("masked", 0.5)):
+        config = replace(CONFIG, spec_augment=masked)
+        train_folds(data, folds, tmp_path / name, config, ["1"], trunk=trunk, ivector_dir=ivectors)
+        said.append((tmp_path / name / "fold1/test_posteriors.txt").read_text())
+        before, after = (read.state_dict() for read in (
+            model_io.load_tdnnf(model), read_network(tmp_path / name / "fold1/final.safetensors")[0].trunk.network))
+        assert all(torch.equal(before[key], after[key]) for key in before)
+    assert said[0] != said[1]
+
+
 def test_bad_input(model, corpus, tmp_path):
     data, folds, ivectors = corpus
     assert node_names(model_io.load_tdnnf(model)) == ["lda", "tdnn1", "tdnnf2", "tdnnf3", "tdnnf4", "prefinal-l"]
     for config, message in (
         (TrunkConfig(str(model), "tdnnf9"), "has no node 'tdnnf9' to train at; it has lda tdnn1"),
-        (TrunkConfig(str(model), "tdnnf3", "tdnnf3"), "no layer between them learns"),
+        (TrunkConfig(str(model), "tdnnf3", "tdnnf4"), "the node must be tdnn1 or above, and not below --train-above"),
+        (TrunkConfig(str(model), "lda", "lda"), "the node must be tdnn1 or above"),
         (TrunkConfig(str(tmp_path / "none"), "tdnnf3"), "no such acoustic model"),
     ):
         with pytest.raises(PyserError, match=message):

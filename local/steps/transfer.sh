@@ -11,10 +11,11 @@ data=data
 exp=exp
 am=../../tedlium2/tdnn/exp     # an acoustic-model recipe's exp: tdnn/ and ivector_extractor/ are used
 node=tdnnf12                   # the bottleneck, or several "tdnnf8 tdnnf12"; lda is the network's input (no acoustic model at all)
-pretrained=true                # false: the same network with random parameters
+pretrained=true                # false: the same network with random parameters (the same ones for all seeds)
 use_ivectors=true              # false: for an acoustic model that was trained without
-train_above=                   # layers above this node learn with the classifier (lda: all); none: bottlenecks are dumped
+train_above=                   # layers above this node learn with the classifier (lda: all, the node itself: none); not given: bottlenecks are dumped
 pooling=sum                    # of frame posteriors, or of their logarithms (log), or statistics or attention over the frames
+class_balanced=                # true or false: whether every class counts the same; not given: as ser_config says
 cmvn=none                      # speaker: bottlenecks are normalised by all that a speaker says, a test speaker too
 vad=false                      # true: silence is left out, by energy
 vad_config=conf/vad.conf
@@ -22,12 +23,19 @@ ser_config=                    # conf/ser.conf, ser_utterances.conf with statist
 selection=valid                # valid: the epoch is chosen on training speakers; last: fixed number of epochs
 seeds=0                        # "0 1 2" for three
 carry_over=true                # i-vectors learn from the speaker's earlier utterances (false: per utterance)
+against=                       # results.json of another system, one per seed, to compare this one with: "A/results.json ..."
 subsampling=1                  # 3: bottlenecks at the chain model's own 33 Hz, a third of the work
 frames_per_chunk=150
 max_dropped=5%
 # End configuration section
 help_message="usage: $0 [--stage 0] [--stop-stage 6] [--corpus DIR] [--am DIR] [--node tdnnf12] [--pooling sum] [--nj N] [--cmd run.sh] [--data data] [--exp exp]
-  0 prepare  1 features  2 i-vectors  3 bottleneck features  4 train a classifier per fold  5 score  6 compare the nodes"
+  0 prepare  1 features  2 i-vectors  3 bottleneck features  4 train a classifier per fold  5 score  6 compare the nodes
+systems: [--node 'lda tdnnf8 tdnnf12'] [--pretrained false] [--use-ivectors false] [--carry-over false] [--train-above lda]
+  [--pooling sum|log|statistics|attention] [--cmvn speaker] [--vad true] [--subsampling 3] [--frames-per-chunk 150]
+training: [--ser-config FILE] [--class-balanced true|false] [--selection valid|last] [--seeds '0 1 2'] [--max-dropped 5%]
+comparing: [--against 'A/results.json A_seed1/results.json'] paired tests of this system against A; with several nodes, of each
+  against the first
+Another corpus, --label-set, --subset or --am needs a --data and an --exp of its own."
 . parse_options.sh || exit 1
 set -euo pipefail
 trap 'echo "$0: stopped at line $LINENO (stage $at); mend what the line above says and run it again with --stage $at" >&2' ERR
@@ -45,6 +53,7 @@ suffix=
 if [ "$pretrained" = false ]; then model=$exp/random.safetensors; suffix=_random; fi
 ivectors=$exp/ivectors_$corpus_name
 mode=carry-over
+if ! $use_ivectors; then suffix=${suffix}_noiv; fi
 if ! $carry_over; then suffix=${suffix}_perutt; ivectors=${ivectors}_perutt; mode=per-utterance; fi
 ivector_dir=() init_ivectors=() extractor=()
 if $use_ivectors; then
@@ -104,6 +113,9 @@ for one in $node; do
     options+=(--vad-scp "$exp/vad.scp")
     package=(--vad-config "$vad_config")
   fi
+  if [ -n "$class_balanced" ]; then
+    if $class_balanced; then name=${name}_balanced options+=(--class-balanced); else name=${name}_unbalanced options+=(--no-class-balanced); fi
+  fi
   if [ "$selection" = last ]; then name=${name}_last; fi
   for seed in $seeds; do
     ser=$exp/ser_$name
@@ -123,6 +135,15 @@ for one in $node; do
   done
 done
 if wanted 5 && [ ${#results[@]} -gt 1 ]; then pyser score table "${results[@]}"; fi
-case $node in
-  *" "*) if wanted 6; then announce 6 "UA by node"; pyser score layers "$exp/layers${name#"$one"}.png" "${results[@]}"; fi ;;
-esac
+if wanted 6; then
+  case $node in
+    *" "*)
+      announce 6 "UA by node"
+      pyser score layers "$exp/layers${name#"$one"}.png" "${results[@]}"
+      pyser score compare "${results[@]}" | tee "$exp/compare${name#"$one"}.txt" ;;
+  esac
+  if [ -n "$against" ]; then
+    announce 6 "paired tests against $against"
+    pyser score compare $against "${results[@]}" | tee "$exp/compare_$name.txt"
+  fi
+fi

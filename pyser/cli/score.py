@@ -51,12 +51,15 @@ def table(style: str, markdown: bool, results: tuple[str, ...]) -> None:
 @click.argument("out")
 @click.argument("results", nargs=-1, required=True)
 def layers(out: str, results: tuple[str, ...]) -> None:
-    """Figure OUT.png or OUT.svg: UA by bottleneck node, of one result (or the same seeds) per node."""
+    """Figure OUT.png or OUT.svg: UA by bottleneck node, of one result (or the same seeds) per node; and the node that each
+    fold's validation speakers choose."""
     from pyser.scoring.figures import plot_layers
     from pyser.scoring.results import read_results
+    from pyser.scoring.tables import layers_table
 
-    plot_layers([read_results(path) for path in results], out)
-    print(f"written: {out}")
+    read = [read_results(path) for path in results]
+    plot_layers(read, out)
+    print(f"{layers_table(read)}\nwritten: {out}")
 
 
 @group.command()

@@ -17,11 +17,12 @@ def group() -> None:
 @click.option("--selection", type=click.Choice(["valid", "last"]), help="best epoch on valid.list, or the last")
 @click.option("--pooling", type=click.Choice(["sum", "log", "statistics", "attention"]), help="frames to utterances")
 @click.option("--cmvn", type=click.Choice(["none", "speaker"]), help="of the bottlenecks, by DATA_DIR/cmvn.scp")
+@click.option("--class-balanced/--no-class-balanced", default=None, help="weights with which every class counts the same")
 @click.option("--seed", type=int)
 @click.option("--fold", "folds", multiple=True, help="only this fold (may be repeated)")
 @click.option("--am", help="layers of this acoustic model learn too; DATA_DIR then holds its features, not bottlenecks")
 @click.option("--node", default="tdnnf12", show_default=True, help="of --am, below the classifier")
-@click.option("--train-above", default="lda", show_default=True, help="of --am, the layers above this node learn")
+@click.option("--train-above", default="lda", show_default=True, help="of --am, layers above it learn: lda all, --node none")
 @click.option("--subsampling", default=1, show_default=True, help="of --am, every n-th frame is computed")
 @click.option("--ivector-dir", help="of --am")
 @click.option("--vad-scp", help="of the acoustic model's features (pyser vad compute): silence is left out")
@@ -30,9 +31,9 @@ def group() -> None:
 @click.argument("folds_dir")
 @click.argument("exp_dir")
 def train(
-    conf: str | None, selection: str | None, pooling: str | None, cmvn: str | None, seed: int | None,
-    folds: tuple[str, ...], am: str | None, node: str, train_above: str, subsampling: int, ivector_dir: str | None,
-    vad_scp: str | None, max_dropped: float, data_dir: str, folds_dir: str, exp_dir: str,
+    conf: str | None, selection: str | None, pooling: str | None, cmvn: str | None, class_balanced: bool | None,
+    seed: int | None, folds: tuple[str, ...], am: str | None, node: str, train_above: str, subsampling: int,
+    ivector_dir: str | None, vad_scp: str | None, max_dropped: float, data_dir: str, folds_dir: str, exp_dir: str,
 ) -> None:
     """One classifier per fold of FOLDS_DIR on the features of DATA_DIR, into EXP_DIR/fold*."""
     from pyser.config import read_conf
@@ -40,8 +41,8 @@ def train(
     from pyser.ser.train import train_folds
     from pyser.ser.trunk import TrunkConfig
 
-    config = read_conf(conf, SerConfig, selection=selection, pooling=pooling, cmvn=cmvn, seed=seed,
-                       vad=vad_scp is not None or None)
+    config = read_conf(conf, SerConfig, selection=selection, pooling=pooling, cmvn=cmvn, class_balanced=class_balanced,
+                       seed=seed, vad=vad_scp is not None or None)
     trunk = None if am is None else TrunkConfig(am, node, train_above, subsampling)
     train_folds(data_dir, folds_dir, exp_dir, config, folds, max_dropped, trunk, ivector_dir, vad_scp)
 
@@ -96,9 +97,9 @@ def predict(exp_dir: str, form: str, allow_pipes: bool, sources: tuple[str, ...]
 @group.command()
 @model_option
 @click.argument("recording")
-@click.argument("png", metavar="OUT.png")
+@click.argument("png", metavar="OUT.png|OUT.svg")
 def plot(exp_dir: str, recording: str, png: str) -> None:
-    """Spectrogram of RECORDING and the posteriors over its time, into OUT.png."""
+    """Spectrogram of RECORDING (a file, or DATA_DIR:UTTERANCE) and the posteriors over its time."""
     import pyser
     from pyser.ser.plot import plot_posteriors
 

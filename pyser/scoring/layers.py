@@ -1,10 +1,11 @@
-"""One system at several bottleneck nodes: what each layer of the acoustic model is worth."""
+"""One system at several bottleneck nodes: what each layer of the acoustic model is worth, and which is chosen."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -15,12 +16,23 @@ from pyser.scoring.results import Results, by_system, statements
 @dataclass(frozen=True)
 class Layer:
     """UA of a node, mean over folds and seeds, and its standard deviation (fractions): over seeds where there are several,
-    else over folds (None for one fold)."""
+    else over folds (None for one fold). valid_ua: on the validation speakers, None where nothing was validated."""
 
     node: str
     ua: float
     std: float | None
     seeds: tuple[int, ...]
+    valid_ua: float | None = None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The node of the highest UA on each fold's validation speakers, mean over seeds, and the test UA that these give: mean
+    over folds and seeds, standard deviation as in Layer."""
+
+    nodes: dict[str, str]
+    ua: float
+    std: float | None
 
 
 def same_but_node(results: Sequence[Results]) -> list[Layer]:
@@ -29,6 +41,33 @@ def same_but_node(results: Sequence[Results]) -> list[Layer]:
     PyserError when two systems are of one node, or when anything but the node makes a difference: seeds, test
     utterances, settings.
     """
+    return [_layer(group) for group in _groups(results)]
+
+
+def chosen_on_validation(results: Sequence[Results]) -> Choice | None:
+    """The choice that a test speaker takes no part in, nor in the epoch; None where a fold was not validated.
+
+    PyserError as `same_but_node`.
+    """
+    groups = _groups(results)
+    folds = {fold["name"]: [[_fold(result, fold["name"]) for result in group] for group in groups]
+             for fold in groups[0][0]["folds"]}  # of each: nodes, seeds
+    if any(one.get("valid_ua") is None for nodes in folds.values() for node in nodes for one in node):
+        return None
+    best = {name: int(np.argmax([np.mean([one["valid_ua"] for one in node]) for node in nodes]))
+            for name, nodes in folds.items()}
+    ua = np.array([[one["ua"] for one in nodes[best[name]]] for name, nodes in folds.items()])  # (folds, seeds)
+    spread = ua.mean(axis=0) if ua.shape[1] > 1 else ua[:, 0]
+    return Choice({name: groups[i][0]["node"] for name, i in best.items()}, float(ua.mean()),
+                  float(np.std(spread, ddof=1)) if len(spread) > 1 else None)
+
+
+def _fold(result: Results, name: str) -> dict[str, Any]:
+    return next(fold for fold in result["folds"] if fold["name"] == name)
+
+
+def _groups(results: Sequence[Results]) -> list[list[Results]]:
+    """The seeds of each node, in the network's order."""
     systems: dict[str, list[Results]] = {}
     for group in by_system(results):
         first = group[0]
@@ -41,7 +80,7 @@ def same_but_node(results: Sequence[Results]) -> list[Layer]:
     every = [systems[node] for node in sorted(systems, key=_depth)]
     for group in every[1:]:
         _check_comparable(every[0], group)
-    return [_layer(group) for group in every]
+    return every
 
 
 def _check_comparable(a: Sequence[Results], b: Sequence[Results]) -> None:
@@ -60,7 +99,9 @@ def _check_comparable(a: Sequence[Results], b: Sequence[Results]) -> None:
 def _layer(group: Sequence[Results]) -> Layer:
     uas = [result["mean"]["ua"] for result in group]
     std = float(np.std(uas, ddof=1)) if len(group) > 1 else group[0]["std"]["ua"]
-    return Layer(group[0]["node"], float(np.mean(uas)), std, tuple(result["seed"] for result in group))
+    valid = [fold.get("valid_ua") for result in group for fold in result["folds"]]
+    valid_ua = None if None in valid else float(np.mean(valid))
+    return Layer(group[0]["node"], float(np.mean(uas)), std, tuple(result["seed"] for result in group), valid_ua)
 
 
 def _depth(node: str) -> tuple[int, int, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections import Counter
@@ -19,6 +20,7 @@ from pyser.ser.folds import PARTS, SELECTIONS, Fold, check_leaks, digest, read_f
 
 Results = dict[str, Any]
 METRICS = ("ua", "wa", "macro_f1")
+STATED = ("corpus", "label_set", "subset", "selection", "ivector_mode", "acoustic_model", "subsampling", "frames_per_chunk")
 SELECTION_NOTES = {
     "valid": "the epoch with the best UA on validation speakers taken from the training data",
     "last": "fixed number of epochs, nothing selected; validation speakers were trained on",
@@ -72,12 +74,12 @@ def score_experiment(exp_dir: str | Path) -> Results:
             "test_dropped": num_asked - len(fold.test),
             "speakers": {part: len({speakers[utt] for utt in getattr(fold, part)}) for part in PARTS},
             "lists": {part: f"fold{name}/{part}.list" for part in PARTS}, "sha256": fold.digests(),
+            "valid_ua": _valid_ua(directory, int(checkpoint["epoch"])) if fold.valid else None,
         })
     if not folds:
         raise PyserError(f"{exp_dir}: no finished fold; run `pyser ser train` first")
     pooled = np.sum([fold["confusion"] for fold in folds], axis=0)
-    frontend = exp_dir / "frontend" / "frontend.json"
-    packaged = read_json(frontend) if frontend.exists() else {}
+    packaged = _packaged(exp_dir / "frontend")
     config, about = settings["config"], settings.get("about", {})
     results: Results = {
         "name": exp_dir.resolve().name,
@@ -87,6 +89,9 @@ def score_experiment(exp_dir: str | Path) -> Results:
         "selection_note": SELECTION_NOTES[config["selection"]],
         "ivector_mode": packaged.get("ivector_mode", "not stated"),
         "node": config.get("trunk_node", packaged.get("node", "not stated")),
+        "acoustic_model": packaged.get("acoustic_model", "not stated"),
+        "subsampling": packaged.get("subsampling", "not stated"),
+        "frames_per_chunk": packaged.get("frames_per_chunk", "not stated"),
         "corpus": about.get("corpus", Path(settings.get("data", "")).name),
         "label_set": about.get("label_set", "not stated"),
         "subset": about.get("subset", "not stated"),
@@ -99,12 +104,28 @@ def score_experiment(exp_dir: str | Path) -> Results:
                    "recalls": [None if np.isnan(r) else float(r) for r in recalls(pooled)]},
         "folds": folds,
         "folds_missing": missing,
-        "notes": {"mean, std": "over folds; std with n - 1", "pooled": "one confusion matrix over all test lists",
+        "notes": {"acoustic_model": "the beginning of the SHA-256 of its file", "mean, std": "over folds; std with n - 1",
+                  "valid_ua": "of the epoch that was taken", "pooled": "one confusion matrix over all test lists",
                   "confusion": "counts; row = label, column = decision", "decisions": "utterance: fold, label, decision"},
         "decisions": dict(sorted(decisions.items(), key=lambda item: item[0].encode())),
     }
     write_json(exp_dir / "results.json", results)
     return results
+
+
+def _packaged(frontend: Path) -> dict[str, Any]:
+    """frontend.json, and which acoustic model is beside it; what is not there is not in it."""
+    packaged = read_json(frontend / "frontend.json") if (frontend / "frontend.json").exists() else {}
+    for model in sorted(frontend.glob("final.*")):
+        packaged["acoustic_model"] = hashlib.sha256(model.read_bytes()).hexdigest()[:12]
+    return packaged
+
+
+def _valid_ua(directory: Path, epoch: int) -> float | None:
+    """Of the epoch that was taken, by the fold's history.json; None if nothing was looked at."""
+    path = directory / "history.json"
+    rows: list[dict[str, float]] = json.loads(path.read_text()) if path.exists() else []
+    return next((row.get("valid_ua") for row in rows if row["epoch"] == epoch), None)
 
 
 def check_checkpoint(path: Path, fold: Fold, settings: Results, emotions: Mapping[str, str]) -> dict[str, str]:
@@ -177,7 +198,8 @@ def statements(result: Results) -> dict[str, str]:
     """All that a result says about how it was made, but for its name, node and seed; what it does not say is not in it."""
     missing = result.get("folds_missing", [])
     num_folds = str(len(result["folds"])) + (f" of {len(result['folds']) + len(missing)}" if missing else "")
-    said = {name: result[name] for name in ("corpus", "label_set", "subset", "selection", "ivector_mode")}
+    said = {name: result.get(name, "not stated") for name in STATED}
+    said = {name: str(value) for name, value in said.items()}
     said |= {"labels": " ".join(result["labels"]), "folds": num_folds, "n": str(result["pooled"]["n"])}
     said |= {name: value if isinstance(value, str) else json.dumps(value) for name, value in result["config"].items()
              if name not in ("seed", "selection", "trunk_node")}

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from pyser.errors import PyserError
+from pyser.scoring.layers import chosen_on_validation, same_but_node
 from pyser.scoring.results import METRICS, Results, by_system, statements
 from pyser.scoring.significance import Difference, holm, mcnemar, paired_bootstrap
 
 SPREAD = "UA, WA and macro F1 in per cent: mean ± std over folds; of several seeds: mean ± std over the seeds' means."
+FRONTEND = ("acoustic_model", "subsampling", "frames_per_chunk")  # they are said where they differ, as settings are
 LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--",
          **{character: f"\\{character}" for character in "&%$#_{}"}}
 
@@ -23,8 +25,8 @@ def results_table(results: Sequence[Results], style: str = "text") -> str:
     """
     systems = by_system(results)
     said = [statements(result) for result in results]
-    settings = [name for name in dict.fromkeys(name for result in results for name in result["config"])
-                if name != "selection" and len({about.get(name) for about in said}) > 1]
+    known = dict.fromkeys((*FRONTEND, *(name for result in results for name in result["config"])))
+    settings = [name for name in known if name != "selection" and len({about.get(name) for about in said}) > 1]
     rows = []
     for result in results:
         spread = [_plus_minus(result["mean"][name], result["std"][name]) for name in METRICS]
@@ -51,6 +53,17 @@ def fold_table(result: Results) -> str:
     pooled = result["pooled"]
     rows.append(["pooled", "", "", str(pooled["n"]), "", *(_percent(pooled[m]) for m in METRICS)])
     return format_table(("fold", "train", "valid", "test", "epoch", "UA", "WA", "macro F1"), rows)
+
+
+def layers_table(results: Sequence[Results]) -> str:
+    """UA of every node on validation and test speakers, and the test UA of the nodes that validation chooses. Per cent."""
+    rows = [(layer.node, "" if layer.valid_ua is None else _percent(layer.valid_ua), _plus_minus(layer.ua, layer.std))
+            for layer in same_but_node(results)]
+    table, choice = format_table(("node", "validation UA", "test UA"), rows), chosen_on_validation(results)
+    if choice is None:
+        return f"{table}\nNo node can be chosen: nothing was validated (--selection last)."
+    nodes = ", ".join(f"fold {name} {node}" for name, node in choice.nodes.items())
+    return f"{table}\nchosen on each fold's validation speakers: UA {_plus_minus(choice.ua, choice.std)} ({nodes})"
 
 
 def made_with(result: Results) -> str:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from pyser.errors import Dropped, PyserError
 from pyser.files import read_json, write_json, write_text
 from pyser.kaldi.datadir import write_table
+from pyser.kaldi.perturb import unperturbed
 from pyser.kaldi.tables import read_table
 from pyser.scoring.metrics import unweighted_accuracy, weighted_accuracy
 from pyser.ser.folds import Fold, check_leaks, digest, fold_names, read_fold, write_fold
@@ -100,7 +101,8 @@ def run_folds(
 ) -> list[str]:
     """Train the folds in `folds_dir` (those named in `only`, or all) on the utterances of data_dir's utt2emo and utt2spk.
 
-    Returns one line per fold. A finished fold is left alone and a half-done one continued; a fold whose features have
+    Copies of training utterances at other speeds (`pyser data perturb-speed`) are trained on with them, wherever data_dir has
+    some. Returns one line per fold. A finished fold is left alone and a half-done one continued; a fold whose features have
     changed since is trained anew. PyserError on other settings or lists than exp_dir was made with.
     """
     data_dir, exp_dir = Path(data_dir), Path(exp_dir)
@@ -112,13 +114,18 @@ def run_folds(
     everything = {name: read_fold(Path(folds_dir) / name, name) for name in names}
     tables = {"label in utt2emo": {utt: emotion for utt, emotion in emotions.items() if emotion}, **system.tables()}
     total = {utt for fold in everything.values() for utt in (*fold.train, *fold.valid, *fold.test)}
-    usable = _usable(total, tables, max_dropped)
+    copies = _copies(emotions, total)
+    usable = _usable(total.union(*copies.values()), tables, max_dropped)
     folds = {}
     for name, fold in everything.items():
         kept = {part: tuple(u for u in getattr(fold, part) if u in usable) for part in ("train", "valid", "test")}
         if system.selection == "last":  # nothing is selected, so the validation speakers are trained on
             union = tuple(sorted({*kept["train"], *kept["valid"]}, key=str.encode))
             kept |= {"train": union, "valid": ()}
+        more = {copy for utt in kept["train"] for copy in copies.get(utt, ()) if copy in usable} - set(kept["train"])
+        if more:
+            kept["train"] = tuple(sorted({*kept["train"], *more}, key=str.encode))
+            print(f"fold {name}: {len(more)} copies of training utterances at other speeds are trained on too", flush=True)
         folds[name] = Fold(name, **kept)
         check_leaks(folds[name], speakers)
         if not kept["test"] or not kept["train"] or (system.selection == "valid" and not kept["valid"]):
@@ -136,6 +143,16 @@ def run_folds(
             lines.append(train_fold(system, corpus, name, exp_dir / f"fold{name}", features))
             print(lines[-1], flush=True)
     return lines
+
+
+def _copies(emotions: Mapping[str, str], utts: set[str]) -> dict[str, list[str]]:
+    """Utterance of the folds -> its copies at other speeds, which lists that were made before them do not have."""
+    copies: dict[str, list[str]] = {}
+    for utt in emotions:
+        original = unperturbed(utt)
+        if original != utt and original in utts:
+            copies.setdefault(original, []).append(utt)
+    return copies
 
 
 def _usable(total: set[str], tables: Mapping[str, Mapping[str, object] | None], max_dropped: float) -> set[str]:

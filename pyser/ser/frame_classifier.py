@@ -108,7 +108,8 @@ class FrameClassifier(nn.Module):
         return self._classify((x - self.mean) / self.std)
 
     def utterances(self, x: Tensor, utt: Tensor, count: int) -> Tensor:
-        """Frames (M, D), the utterance of each (M,), each of `count` having one at least -> log posteriors (count, K)."""
+        """Frames (M, D), the utterance of each (M,), which ascends, each of `count` having one at least -> log posteriors
+        (count, K)."""
         if not self.config.of_frames:
             return self._classify(self._pool((x - self.mean) / self.std, utt, count))
         frames = self(x).double()
@@ -130,8 +131,8 @@ class FrameClassifier(nn.Module):
         """Mean and standard deviation over each utterance's frames (count, 2 D)."""
         if self.config.pooling == "attention":
             score = self.attention(x)
-            largest = torch.full((count, 1), -torch.inf, dtype=score.dtype, device=score.device)
-            largest = largest.scatter_reduce(0, utt[:, None], score.detach(), "amax")
+            each = score.detach().split(torch.bincount(utt, minlength=count).tolist())
+            largest = nn.utils.rnn.pad_sequence(each, padding_value=-torch.inf).amax(dim=0)  # (count, 1)
             share = (score - largest[utt]).exp()
             share = share / _sums(share, utt, count)[utt]
         else:

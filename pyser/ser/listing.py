@@ -34,6 +34,9 @@ def print_predictions(
             continue
         if some[0].speaker and predictor.of_speakers():
             _say(source, predictor.of_speakers())
+        seen = sum(one.speaker in predictor.seen for one in some)
+        if seen:
+            _say(source, f"{seen} of {len(some)} utterances are of speakers that the model was trained on: this is no test")
         found += some
     width = max(len(name) for name in ("utterance", *(one.name for one in found)))
     head = _header(predictor.labels, width) if form == "table" else ""

@@ -1,4 +1,4 @@
-"""Posteriors over the time of a recording, as PNG."""
+"""Posteriors over the time of a recording, as PNG or SVG."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from pyser.errors import PyserError
-from pyser.files import atomic
+from pyser.scoring.figures import new_figure, save
 from pyser.ser.fusion_predict import FusionPredictor
 from pyser.ser.predict import Predictor
 from pyser.ser.recording import Audio, Recording, read_recording
+from pyser.ser.utterances import utterances
 
 SMOOTHING = 0.2  # seconds; of long recordings a 150th of what they last
 COLUMNS = 2400  # of pixels that there are, or a little more
@@ -22,13 +23,13 @@ RANGE = 70.0  # dB below the loudest
 
 def plot_posteriors(predictor: Predictor | FusionPredictor, audio: Audio, path: str | Path) -> str:
     """Spectrogram and posteriors (stacked, a running mean, of all folds) of `audio`; the decision on the whole in the title.
-    Returns what was converted, '' if nothing."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    Returns what was converted, '' if nothing.
 
+    audio : as `read_recording` takes it, or DATA_DIR:UTTERANCE, which is heard alone: its i-vectors begin anew
+    """
     if isinstance(predictor, FusionPredictor):
         raise PyserError("a fusion decides of utterances, not of their frames: there is nothing to draw over time")
-    recording = read_recording(audio, predictor.rate)
+    recording = _utterance(audio, predictor.rate) or read_recording(audio, predictor.rate)
     feats = predictor.features(recording)
     found = predictor.decide(recording, feats)
     posteriors = predictor.frame_posteriors(feats)
@@ -37,8 +38,7 @@ def plot_posteriors(predictor: Predictor | FusionPredictor, audio: Audio, path: 
     window = max(SMOOTHING, recording.seconds / 150)
     posteriors = running_mean(posteriors, round(window * frames / recording.seconds))
     some = slice(None, None, ceil(frames / COLUMNS))
-    figure = Figure(figsize=(10, 5.5), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(10, 5.5)
     above, below = figure.subplots(2, sharex=True, height_ratios=(2, 3))
     above.imshow(spectrogram(recording), origin="lower", aspect="auto", cmap="magma", interpolation="nearest",
                  extent=(0, recording.seconds, 0, recording.rate / 2000))
@@ -52,9 +52,21 @@ def plot_posteriors(predictor: Predictor | FusionPredictor, audio: Audio, path: 
     others = ", ".join(f"{label} {p:.2f}" for label, p in ranking[1:3])
     name = os.fsencode(Path(recording.name).name).decode(errors="replace")
     figure.suptitle(f"{name}: {found.emotion} {found.posteriors[found.emotion]:.2f}   ({others})", parse_math=False)
-    with atomic(path) as temporary:
-        figure.savefig(temporary, format="png")
+    save(figure, path)
     return recording.converted
+
+
+def _utterance(audio: Audio, rate: int) -> Recording | None:
+    """The recording of DATA_DIR:UTTERANCE; None of anything else."""
+    if isinstance(audio, tuple) or Path(audio).exists():
+        return None
+    directory, _, name = os.fspath(audio).rpartition(":")
+    if not directory or not Path(directory).is_dir():
+        return None
+    for one in utterances(directory):
+        if one.name == name:
+            return one.read(rate)
+    raise PyserError(f"{directory}: no utterance {name}; its utt2spk has them all")
 
 
 def running_mean(values: np.ndarray, width: int) -> np.ndarray:

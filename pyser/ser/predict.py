@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TypeVar, overload
@@ -28,9 +29,11 @@ from pyser.features.vad import VadConfig, voiced
 from pyser.files import read_lines, write_json
 from pyser.ivector.directory import FILES, OnlineExtractor, load_extractor
 from pyser.ivector.online import SpeakerState, check_feats, extract_batch
+from pyser.kaldi.tables import read_table
 from pyser.nn.compute import ComputeConfig, compute
 from pyser.nn.model_io import load_nnet3, model_file
 from pyser.nn.nnet3 import Nnet3
+from pyser.ser.folds import read_fold
 from pyser.ser.frame_classifier import CHUNK, utterance_posteriors
 from pyser.ser.frames import BY_SPEAKER, speech
 from pyser.ser.network import EmotionNetwork, read_network
@@ -117,6 +120,7 @@ class Predictor:
 
     frontend: Frontend
     networks: tuple[EmotionNetwork, ...]
+    seen: frozenset[str] = frozenset()  # speakers that a fold was trained or selected on
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -203,6 +207,17 @@ def trained_folds(exp_dir: str | Path, missing: str, command: str) -> tuple[list
     return paths, exp_dir / "frontend"
 
 
+def seen_speakers(paths: Sequence[Path]) -> frozenset[str]:
+    """The speakers that these folds' models were trained or selected on; none where the lists are not beside them."""
+    seen: set[str] = set()
+    for path in paths:
+        table = path.parent.parent / "utt2spk"
+        if table.is_file() and (path.parent / "train.list").is_file() and (path.parent / "test.list").is_file():
+            fold, speakers = read_fold(path.parent, path.parent.name), read_table(table)
+            seen |= {speakers.get(utt, "") for utt in (*fold.train, *fold.valid)}
+    return frozenset(seen - {""})
+
+
 def load(exp_dir: str | Path) -> Predictor:
     """The classifiers of every finished fold in `exp_dir`, averaged; a fold's own directory gives that fold alone.
 
@@ -220,7 +235,7 @@ def load(exp_dir: str | Path) -> Predictor:
     if any(network.classifier.config.vad != (frontend.vad is not None) for network in networks):
         raise PyserError(f"{exp_dir}: silence was {'' if frontend.vad is None else 'not '}left out in training; run "
                          "`pyser ser package-frontend` with --vad-config exactly when it was")
-    return Predictor(frontend, networks)
+    return Predictor(frontend, networks, seen_speakers(paths))
 
 
 def load_frontend(directory: str | Path) -> Frontend:

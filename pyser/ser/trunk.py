@@ -20,7 +20,8 @@ BELOW_ALL = "lda"  # the input, which is never trained: all layers above it are
 
 @dataclass(frozen=True)
 class TrunkConfig:
-    """model: an acoustic model, of which the layers up to `node` are computed; those above `train_above` learn.
+    """model: an acoustic model, of which the layers up to `node` are computed; those above `train_above` learn: none if that
+    is the node, which is a bottleneck whose input can be augmented.
 
     Both are Kaldi's names: lda, tdnn1, tdnnf2 …, prefinal-l. subsampling: every n-th frame of the node is taken.
     """
@@ -46,9 +47,9 @@ class Trunk(nn.Module):
             if name not in names:
                 raise PyserError(f"{config.model} has no node '{name}' to train at; it has {' '.join(names)}")
         depth, frozen = names.index(config.node), names.index(config.train_above)
-        if frozen >= depth:
-            raise PyserError(f"--train-above {config.train_above} --node {config.node}: no layer between them learns; "
-                             "write the bottlenecks to files instead")
+        if frozen > depth or not depth:
+            raise PyserError(f"--train-above {config.train_above} --node {config.node}: layers from one to the other are "
+                             f"trained; the node must be {names[1]} or above, and not below --train-above")
         self.network, self.config = network, config
         self.layers = min(depth - 1, len(network.layers))
         self.prefinal = config.node == "prefinal-l"

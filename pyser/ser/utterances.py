@@ -13,8 +13,8 @@ import numpy as np
 from pyser.errors import PyserError
 from pyser.kaldi.lists import read_dir, spk2utts
 from pyser.kaldi.segments import Segment
-from pyser.kaldi.wav import read_audio
-from pyser.ser.recording import Recording, decode_recording, naming, num_channels, read_recording
+from pyser.kaldi.wav import read_counted
+from pyser.ser.recording import Recording, decode_recording, naming, read_recording
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ def utterances(source: str, allow_pipes: bool = False) -> list[Utterance]:
     def whole(name: str, channel: int) -> tuple[np.ndarray, int, int]:
         if name not in wavs:
             raise PyserError(f"no recording {name} in {source}/wav.scp; run `pyser data fix`")
-        samples, rate = read_audio(wavs[name], channel, allow_pipes)
-        return samples, rate, num_channels(wavs[name]) if channel == -1 else 1
+        samples, rate, channels = read_counted(wavs[name], channel, allow_pipes)
+        return samples, rate, channels if channel == -1 else 1
 
     def read(utt: str, rate: int) -> Recording:
         with naming(utt):
