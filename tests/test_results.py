@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from safetensors.numpy import save_file
 from ser_corpus import make_corpus
 
 from pyser.cli import cli
@@ -72,9 +73,9 @@ def test_acoustic_models_part_the_seeds(corpus, exp):
     """Two experiments of one name and setting are two systems if their bottlenecks are of two networks."""
     shutil.copytree(corpus / "ser_a_seed1", exp.parent / "ser_a_seed1")
     read = []
-    for name, content in (("ser_a", "one"), ("ser_a_seed1", "another")):
+    for name, values in (("ser_a", np.zeros(2)), ("ser_a_seed1", np.ones(2))):
         (exp.parent / name / "frontend").mkdir()
-        (exp.parent / name / "frontend/final.safetensors").write_text(content)
+        save_file({"weight": values}, exp.parent / name / "frontend/final.safetensors")
         (exp.parent / name / "frontend/frontend.json").write_text(json.dumps({"node": "tdnnf2", "subsampling": 3}))
         read.append(score_experiment(exp.parent / name))
     assert read[0]["acoustic_model"] != read[1]["acoustic_model"] and len(read[0]["acoustic_model"]) == 12
@@ -82,6 +83,20 @@ def test_acoustic_models_part_the_seeds(corpus, exp):
     assert "2 seeds" not in table and read[1]["acoustic_model"] in table and "subsampling" not in table
     assert "subsampling 3" in made_with(read[0])
     assert systems_of([*read, read_results(corpus / "ser_b")])[:2] == [[read[0]], [read[1]]]
+
+
+def test_random_parameters_are_one_system(corpus, exp):
+    """Each seed's own network, in place of the same trained one."""
+    for name in ("ser_a_seed1", "ser_a_seed2"):
+        shutil.copytree(corpus / name, exp.parent / name)
+    read = []
+    for name, trained in (("ser_a", "abc"), ("ser_a_seed1", "abc"), ("ser_a_seed2", "def")):
+        (exp.parent / name / "frontend").mkdir()
+        values = {"weight": np.full(2, len(read))}
+        save_file(values, exp.parent / name / "frontend/final.safetensors", metadata={"untrained": trained})
+        read.append(score_experiment(exp.parent / name))
+    assert [one["acoustic_model"] for one in read] == [f"{trained}, random parameters" for trained in ("abc", "abc", "def")]
+    assert [len(system) for system in systems_of(read)] == [2, 1]
 
 
 def test_validation_is_that_of_the_epoch_taken(corpus):

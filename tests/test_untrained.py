@@ -85,6 +85,8 @@ def test_the_seed_decides(tmp_path):
     assert all(torch.equal(value, second[name]) for name, value in first.items())
     assert not torch.equal(first["affine1.weight"], other["affine1.weight"])
     assert model_io.read(tmp_path / "c.safetensors")[1]["seed"] == "4"
+    names = [model_io.identity(tmp_path / f"{name}.safetensors") for name in ("final", "a", "c")]
+    assert names[1:] == [f"{names[0]}, random parameters"] * 2
 
 
 def test_without_ivectors(tmp_path):

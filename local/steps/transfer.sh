@@ -11,7 +11,7 @@ data=data
 exp=exp
 am=../../tedlium2/tdnn/exp     # an acoustic-model recipe's exp: tdnn/ and ivector_extractor/ are used
 node=tdnnf12                   # the bottleneck, or several "tdnnf8 tdnnf12"; lda is the network's input (no acoustic model at all)
-pretrained=true                # false: the same network with random parameters (the same ones for all seeds)
+pretrained=true                # false: the same network with random parameters, each seed's own
 use_ivectors=true              # false: for an acoustic model that was trained without
 train_above=                   # layers above this node learn with the classifier (lda: all, the node itself: none); not given: bottlenecks are dumped
 pooling=sum                    # of frame posteriors, or of their logarithms (log), or statistics or attention over the frames
@@ -48,9 +48,8 @@ if [ -z "$ser_config" ]; then
   if [ "$pooling" = statistics ] || [ "$pooling" = attention ]; then ser_config=conf/ser_utterances.conf; fi
   if [ -n "$train_above" ]; then ser_config=conf/ser_layers.conf; fi
 fi
-model=$am/tdnn/final.safetensors
 suffix=
-if [ "$pretrained" = false ]; then model=$exp/random.safetensors; suffix=_random; fi
+if [ "$pretrained" = false ]; then suffix=_random; fi
 ivectors=$exp/ivectors_$corpus_name
 mode=carry-over
 if ! $use_ivectors; then suffix=${suffix}_noiv; fi
@@ -78,34 +77,37 @@ if wanted 2 && $use_ivectors; then
   extract_ivectors_online.sh --nj "$nj" --cmd "$cmd" --carry-over "$carry_over" "$data/$corpus_name" "$am/ivector_extractor" "$ivectors"
 fi
 
-if [ "$stage" -le 4 ] && [ "$stop_stage" -ge 3 ]; then
-  if [ "$pretrained" = false ]; then
-    once.sh "$exp/.done/random" pyser chain init --seed 0 ${init_ivectors[@]+"${init_ivectors[@]}"} \
-      "$am/tdnn/final.safetensors" "scp:$data/$corpus_name/feats.scp" "$model"
-  fi
-  if $vad; then
-    once.sh --also "$data/$corpus_name/feats.scp" "$exp/.done/vad" \
-      pyser vad compute --config "$vad_config" "scp:$data/$corpus_name/feats.scp" "ark,scp:$exp/vad.ark,$exp/vad.scp"
-  fi
+if [ "$stage" -le 4 ] && [ "$stop_stage" -ge 3 ] && $vad; then
+  once.sh --also "$data/$corpus_name/feats.scp" "$exp/.done/vad" \
+    pyser vad compute --config "$vad_config" "scp:$data/$corpus_name/feats.scp" "ark,scp:$exp/vad.ark,$exp/vad.scp"
 fi
+
+seed_suffix() { if [ "$1" != 0 ]; then echo "_seed$1"; fi; }  # <seed>
+model_of() { if [ "$pretrained" = false ]; then echo "$exp/random$(seed_suffix "$1").safetensors"; else echo "$am/tdnn/final.safetensors"; fi; }
+bottlenecks_of() { echo "$one$suffix$(if [ "$pretrained" = false ]; then seed_suffix "$1"; fi)"; }  # one dump for all seeds of a trained model
 
 results=()
 for one in $node; do
   name=$one$suffix
-  bnf=$data/${corpus_name}_$name
-  if wanted 3 && [ -z "$train_above" ]; then
-    announce 3 "bottleneck features: node $one of $model"
-    make_bottleneck_features.sh --nj "$nj" --cmd "$cmd" ${ivector_dir[@]+"${ivector_dir[@]}"} --frames-per-chunk "$frames_per_chunk" \
-      --subsampling "$subsampling" --max-dropped "$max_dropped" "$one" "$data/$corpus_name" "$bnf" "$model" \
-      "$exp/bnf_$name/log" "$exp/bnf_$name"
-  fi
+  for seed in $seeds; do
+    dumped=$(bottlenecks_of "$seed") model=$(model_of "$seed")
+    if [ "$pretrained" = false ] && [ "$stage" -le 4 ] && [ "$stop_stage" -ge 3 ]; then
+      once.sh "$exp/.done/$(basename "$model" .safetensors)" pyser chain init --seed "$seed" ${init_ivectors[@]+"${init_ivectors[@]}"} \
+        "$am/tdnn/final.safetensors" "scp:$data/$corpus_name/feats.scp" "$model"
+    fi
+    if wanted 3 && [ -z "$train_above" ] && [ "$dumped" != "${dumped_last:-}" ]; then
+      announce 3 "bottleneck features: node $one of $model"
+      make_bottleneck_features.sh --nj "$nj" --cmd "$cmd" ${ivector_dir[@]+"${ivector_dir[@]}"} --frames-per-chunk "$frames_per_chunk" \
+        --subsampling "$subsampling" --max-dropped "$max_dropped" "$one" "$data/$corpus_name" "$data/${corpus_name}_$dumped" "$model" \
+        "$exp/bnf_$dumped/log" "$exp/bnf_$dumped"
+      dumped_last=$dumped
+    fi
+  done
   options=(--pooling "$pooling" --selection "$selection" --cmvn "$cmvn") package=()
-  input=$bnf
   if [ "$pooling" != sum ]; then name=${name}_$pooling; fi
   if [ -n "$train_above" ]; then
     name=${name}_above_$train_above
-    input=$data/$corpus_name
-    options+=(--am "$model" --node "$one" --train-above "$train_above" --subsampling "$subsampling" ${ivector_dir[@]+"${ivector_dir[@]}"})
+    options+=(--node "$one" --train-above "$train_above" --subsampling "$subsampling" ${ivector_dir[@]+"${ivector_dir[@]}"})
   fi
   if [ "$cmvn" != none ]; then name=${name}_cmvn; fi
   if $vad; then
@@ -118,13 +120,14 @@ for one in $node; do
   fi
   if [ "$selection" = last ]; then name=${name}_last; fi
   for seed in $seeds; do
-    ser=$exp/ser_$name
-    if [ "$seed" != 0 ]; then ser=${ser}_seed$seed; fi
+    ser=$exp/ser_$name$(seed_suffix "$seed") model=$(model_of "$seed")
+    input=$data/${corpus_name}_$(bottlenecks_of "$seed") network=()
+    if [ -n "$train_above" ]; then input=$data/$corpus_name network=(--am "$model"); fi
     results+=("$ser/results.json")
     if wanted 4; then
       announce 4 "train a classifier per fold (seed $seed, log: $ser/log/train.log)"
       once.sh --also "$input/feats.scp" "$ser/.done" $cmd "$ser/log/train.log" \
-        pyser ser train --conf "$ser_config" "${options[@]}" --seed "$seed" "$input" "$data/$corpus_name/folds" "$ser"
+        pyser ser train --conf "$ser_config" "${options[@]}" ${network[@]+"${network[@]}"} --seed "$seed" "$input" "$data/$corpus_name/folds" "$ser"
       pyser ser package-frontend --node "$one" --subsampling "$subsampling" --frames-per-chunk "$frames_per_chunk" \
         ${extractor[@]+"${extractor[@]}"} ${package[@]+"${package[@]}"} "$ser" "$model" "$am/tdnn/mfcc.conf"
     fi

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from dataclasses import asdict, replace
@@ -44,6 +45,17 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})
     except (SafetensorError, OSError, ValueError) as error:
         raise PyserError(f"{path}: not a whole safetensors file ({str(error)[:80]}); train or copy it again") from None
+
+
+def file_digest(path: str | Path) -> str:
+    """Tells networks apart: the beginning of the file's SHA-256."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
+
+
+def identity(path: str | Path) -> str:
+    """Which network a model file holds: its `file_digest`; random parameters have one for all seeds."""
+    untrained = read(path)[1].get("untrained") if Path(path).suffix == ".safetensors" else None
+    return f"{untrained}, random parameters" if untrained else file_digest(path)
 
 
 def load_tdnnf(path: str | Path) -> TdnnF:

@@ -9,7 +9,7 @@ import torch
 
 from pyser.errors import PyserError
 from pyser.kaldi.tables import load_mat, read_scp
-from pyser.nn.model_io import load_tdnnf, save
+from pyser.nn.model_io import file_digest, load_tdnnf, save
 from pyser.nn.tdnnf import BatchNorm, TdnnF
 
 NUM_UTTS = 256  # spread evenly over the list
@@ -47,7 +47,7 @@ def untrained(
             x = np.stack([middle(load_mat(feats[utt]), model.left_context, model.right_context) for utt in batch])
             rows = np.stack([load_mat(ivectors[utt])[-1] for utt in batch]) if ivectors else None
             model(torch.from_numpy(x), None if rows is None else torch.from_numpy(rows))
-    save(out_path, model.eval(), model.config, {"seed": str(seed)})
+    save(out_path, model.eval(), model.config, {"seed": str(seed), "untrained": file_digest(model_path)})
     return f"{out_path}: random parameters (seed {seed}), batch normalisation over {num} utterances"
 
 

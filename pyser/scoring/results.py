@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections import Counter
@@ -15,6 +14,7 @@ import numpy as np
 from pyser.errors import PyserError
 from pyser.files import read_json, read_lines, write_json
 from pyser.kaldi.tables import read_table
+from pyser.nn.model_io import identity
 from pyser.scoring.metrics import confusion, figures, recalls
 from pyser.ser.folds import PARTS, SELECTIONS, Fold, check_leaks, digest, read_fold
 
@@ -104,7 +104,8 @@ def score_experiment(exp_dir: str | Path) -> Results:
                    "recalls": [None if np.isnan(r) else float(r) for r in recalls(pooled)]},
         "folds": folds,
         "folds_missing": missing,
-        "notes": {"acoustic_model": "the beginning of the SHA-256 of its file", "mean, std": "over folds; std with n - 1",
+        "notes": {"acoustic_model": "the beginning of the SHA-256 of its file; of random parameters, of "
+                  "the network that they are in place of", "mean, std": "over folds; std with n - 1",
                   "valid_ua": "of the epoch that was taken", "pooled": "one confusion matrix over all test lists",
                   "confusion": "counts; row = label, column = decision", "decisions": "utterance: fold, label, decision"},
         "decisions": dict(sorted(decisions.items(), key=lambda item: item[0].encode())),
@@ -117,7 +118,7 @@ def _packaged(frontend: Path) -> dict[str, Any]:
     """frontend.json, and which acoustic model is beside it; what is not there is not in it."""
     packaged = read_json(frontend / "frontend.json") if (frontend / "frontend.json").exists() else {}
     for model in sorted(frontend.glob("final.*")):
-        packaged["acoustic_model"] = hashlib.sha256(model.read_bytes()).hexdigest()[:12]
+        packaged["acoustic_model"] = identity(model)
     return packaged
 
 
