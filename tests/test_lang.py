@@ -217,3 +217,5 @@ def test_commands(tmp_path):
         refused = CliRunner().invoke(group, ["phone-lm", option, "3", str(lang_dir), str(tmp_path)])
         assert refused.exit_code == 2 and "are for --smoothing none" in refused.output
     assert run("phone-lm", lang_dir, tmp_path).startswith("phone LM: order 2, 7 phones, perplexity ")
+    refused = CliRunner().invoke(group, ["topo", "--context", "biphone", "--min-biphone-count", "9", str(lang_dir)])
+    assert refused.exit_code == 2 and "--min-biphone-count needs --tie" in refused.output

@@ -41,18 +41,20 @@ def prepare(share_silence_phones: bool, dict_dir: str, lang_dir: str) -> None:
 @click.option("--context", type=click.Choice(["mono", "biphone"]), default="mono", show_default=True)
 @click.option("--ci-silence", is_flag=True, help="silence phones do not look at the phone before them")
 @click.option("--tie", metavar="SOURCE", help="pairs of phones that are rare in SOURCE (see phone-lm) share pdfs")
-@click.option("--min-biphone-count", type=click.IntRange(1), default=100, show_default=True,
-              help="of a pair that is not rare")
+@click.option("--min-biphone-count", type=click.IntRange(1), help="with --tie: of a pair that is not rare  [default: 100]")
 @click.argument("lang_dir")
-def topo(kind: str, context: str, ci_silence: bool, tie: str | None, min_biphone_count: int, lang_dir: str) -> None:
+def topo(kind: str, context: str, ci_silence: bool, tie: str | None, min_biphone_count: int | None, lang_dir: str) -> None:
     """topo and tree; the outputs of the network. Before graph, after prepare."""
     from pyser.lang.graphs import biphone_counts
     from pyser.lang.lang import topo
 
     if tie and context != "biphone":
         raise click.UsageError("--tie is for --context biphone")
+    if min_biphone_count and not tie:
+        raise click.UsageError("--min-biphone-count needs --tie, where pairs of phones are counted")
     counts = biphone_counts(lang_dir, tie) if tie else None
-    print(topo(lang_dir, kind, context, ci_silence, counts, min_biphone_count))
+    rare = {"min_biphone_count": min_biphone_count} if min_biphone_count else {}
+    print(topo(lang_dir, kind, context, ci_silence, counts, **rare))
 
 
 @group.command("phone-lm")
