@@ -253,7 +253,8 @@ def test_batches(toy):
     assert sorted(utt for b in batches for utt in b.ids) == sorted(data.cuts.ids)
     assert abs(len(batches) - data.steps()) == 0
     for b in batches:
-        assert b.feats.shape == (len(b.ids), 5 + 3 * int(b.lengths.max()) + 4, FEAT_DIM)
+        span = -(-3 * int(b.lengths.max()) // 30) * 30  # few shapes, for the sake of oneDNN
+        assert b.feats.shape == (len(b.ids), 5 + span + 4, FEAT_DIM)
         assert b.ivectors.shape == (len(b.ids), IVECTOR_DIM)
     again = list(data_of(toy, training=True).batches(1))
     assert all(torch.equal(a.feats, b.feats) and a.texts == b.texts for a, b in zip(batches, again, strict=True))

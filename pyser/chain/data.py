@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import warnings
 import zlib
@@ -24,6 +25,7 @@ from pyser.kaldi.tables import load_mat
 VOLUMES = 0.125, 2.0  # utils/data/perturb_data_dir_volume.sh's
 Numerators = Callable[[Sequence[str], Sequence[str], Sequence[int], Sequence[float]], list[Graph]]
 LOOKAHEAD = 3  # batches read in the background while the network computes
+SPAN = 30  # frames: training batches are as long as a multiple of it, so that few shapes need kernels of their own (oneDNN)
 
 
 @dataclass(frozen=True)
@@ -182,6 +184,9 @@ class ChainData:
         if ivectors and len(ivectors) < len(cuts):
             raise PyserError(f"{cuts[0].id} … {cuts[-1].id}: some utterances have i-vectors, some do not; extract all")
         lengths = [-(-(len(f) - s) // self.subsampling) for f, s in zip(feats, shifts, strict=True)]
+        if self.training:
+            step = math.lcm(SPAN, self.subsampling)
+            span = -(-span // step) * step
         padded = [pad(f, self.left_context - s, span + s - len(f) + self.right_context)
                   for f, s in zip(feats, shifts, strict=True)]
         ids, texts = [cut.id for cut in cuts], [text_of(cut) for cut in cuts]

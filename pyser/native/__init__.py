@@ -1,11 +1,12 @@
 """The compiled parts of pyser: plain C++ functions on buffers, built by setup.py where there is a compiler.
 
-`import pyser` loads them before torch, for the sake of blas.cpp.
+`import pyser` loads them before torch, for the sake of blas.cpp and of an environment variable.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 import sysconfig
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ def _load() -> ctypes.CDLL | None:
     return None
 
 
+# oneDNN compiles a kernel for each shape of a product, and forgets it when 1024 others came; a training has more shapes.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
 library = _load()  # None where it could not be built: what it does is then done in torch, slower
 
 
