@@ -273,3 +273,64 @@ def test_tensorboard(tmp_path):
     events.Reload()
     assert [event.step for event in events.Scalars("train/loss")] == list(range(8))
     assert [event.value for event in events.Scalars("epoch/loss")] == pytest.approx([row["loss"] for row in history])
+
+
+def gradients(model, loss):
+    model.zero_grad()
+    loss.backward()
+    return [p.grad.clone() for p in model.parameters()]
+
+
+def test_accumulated_batches_make_one_step(tmp_path):
+    """Their mean by weight, whatever the weights; a rest at the end of an epoch is a step as well."""
+    torch.manual_seed(0)
+    start = nn.Linear(5, 3)
+    model, seen = nn.Linear(5, 3), []
+    model.load_state_dict(start.state_dict())
+    x, label = torch.randn(7, 5), torch.tensor([0, 1, 2, 0, 1, 2, 0])
+    parts = [slice(0, 3), slice(3, 4), slice(4, 4), slice(4, 7)]
+
+    def loss_of(model, part, progress):
+        if part.start == part.stop:
+            return model.weight.sum() * 0, {"weight": 0.0}
+        return nn.functional.cross_entropy(model(x[part]), label[part]), {"weight": float(part.stop - part.start)}
+
+    def record(model):
+        seen.append([p.grad.clone() for p in model.parameters()])
+
+    config = TrainConfig(1, 1e-30, 1e-30, max_grad_norm=1e9, accumulate=3)  # (nothing moves: gradients can be compared)
+    history = train(model, lambda epoch: parts, 4, loss_of, tmp_path, config, after_step=record)
+    assert len(seen) == 2 and history[0]["weight"] == 7
+    for got, wanted in zip(seen, (slice(0, 4), slice(4, 7)), strict=True):
+        for a, b in zip(got, gradients(start, nn.functional.cross_entropy(start(x[wanted]), label[wanted])), strict=True):
+            torch.testing.assert_close(a, b)
+    loss = nn.functional.cross_entropy(start(x), label).item()
+    assert history[0]["loss"] == pytest.approx(loss)
+
+
+def test_learning_rate_factors(tmp_path):
+    """Of Adam's first step, which moves each parameter by its learning rate."""
+    config = replace(CONFIG, optimizer="adam", weight_decay=0.0, learning_rate_factors=(("0.", 10.0), ("4.bias", 0.1)))
+    model, before = model_(), dict(model_().named_parameters())
+    train(model, lambda epoch: list(batches(epoch))[:1], 1, loss_fn, tmp_path, replace(config, num_epochs=1))
+    moved = {name: float((p - before[name]).abs().max()) for name, p in model.named_parameters()}
+    for name, factor in {"0.weight": 10, "1.weight": 1, "4.weight": 1, "4.bias": 0.1}.items():
+        assert moved[name] == pytest.approx(1e-2 * factor, rel=1e-3)
+    expected = train(model_(), batches, 4, loss_fn, tmp_path / "a", config)
+    with pytest.raises(Stop):
+        train(model_(), until(3, 2), 4, loss_fn, tmp_path / "b", config)
+    assert rows(train(model_(), batches, 4, loss_fn, tmp_path / "b", config)) == rows(expected)
+    with pytest.raises(PyserError, match="knows no learning rate factors"):
+        replace(config, optimizer="ng-sgd")
+
+
+def test_a_checkpoint_without_later_settings(tmp_path):
+    """One that was written when there were fewer goes on, as with their defaults."""
+    train(model_(), batches, 4, loss_fn, tmp_path, CONFIG)
+    state = checkpoints.load(tmp_path / "epoch-4.pt")
+    for name in ("accumulate", "learning_rate_factors"):
+        del state["config"][name]
+    checkpoints.save(tmp_path / "epoch-4.pt", state)
+    assert len(train(model_(), batches, 4, loss_fn, tmp_path, CONFIG)) == 4
+    with pytest.raises(PyserError, match="accumulate 1 -> 2"):
+        train(model_(), batches, 4, loss_fn, tmp_path, replace(CONFIG, accumulate=2))

@@ -3,13 +3,15 @@ or several."""
 
 from __future__ import annotations
 
+import json
 import math
 import random
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -39,7 +41,8 @@ class TrainConfig:
     the parameters' change in a step, 0 for none. precision: of the loss function's products (torch.autocast): float32,
     bfloat16, or float16 on a GPU. start_epoch: 0 goes on after the newest checkpoint, N after epoch-(N-1).pt, later ones
     being deleted. keep_checkpoints: how many of the last, 0 for all. keep_best: and the epoch of the highest valid_<this>, of
-    equal ones that of the lowest valid_loss.
+    equal ones that of the lowest valid_loss. accumulate: batches whose gradients make one step. learning_rate_factors: of
+    parameters whose names begin so, 1 for all others; not for ng-sgd.
     """
 
     num_epochs: int
@@ -54,6 +57,8 @@ class TrainConfig:
     max_param_change: float = 0.0
     precision: str = "float32"
     start_epoch: int = 0
+    accumulate: int = 1
+    learning_rate_factors: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
         if self.num_epochs < 1:
@@ -68,6 +73,10 @@ class TrainConfig:
             raise PyserError("precision float16 needs a GPU, and adam or adamw; take bfloat16")
         if not 0 <= self.start_epoch <= self.num_epochs:
             raise PyserError(f"start_epoch is {self.start_epoch}; it must be one of 1 to {self.num_epochs}, or 0")
+        if self.accumulate < 1:
+            raise PyserError(f"accumulate is {self.accumulate}; it must be at least 1")
+        if self.learning_rate_factors and self.optimizer == "ng-sgd":
+            raise PyserError("ng-sgd knows no learning rate factors; take adam or adamw")
 
     def learning_rate(self, progress: float) -> float:
         """Exponential decay; `progress` in [0, 1]."""
@@ -97,7 +106,8 @@ def train(
 ) -> list[dict[str, float]]:
     """Train `model` in place and return one row of figures per epoch.
 
-    `batches(epoch)` (epochs count from 1) must depend on nothing but the epoch. `loss_fn(model, batch, progress)`
+    `batches(epoch)` (epochs count from 1) must depend on nothing but the epoch; about `steps_per_epoch` of them make one.
+    `loss_fn(model, batch, progress)`
     returns the mean loss and sums: stats["weight"] is the denominator (frames, utterances) of all the others; a
     batch of weight 0 is passed over. `progress` runs from 0 to 1 over the whole training. `valid_fn` sees the model
     in eval mode and without gradients; its figures appear as valid_<name>. `describe` names a batch in errors.
@@ -112,8 +122,9 @@ def train(
     out_dir = Path(out_dir)
     parameters = [p for p in model.parameters() if p.requires_grad]
     ng_values = {**vars(ng_config or NgSgdConfig()), "max_param_change": config.max_param_change}
+    steps_per_epoch = -(-steps_per_epoch // config.accumulate)
     optimizer = make_optimizer(
-        config.optimizer, parameters, config.lr_initial, config.weight_decay, components, NgSgdConfig(**ng_values)
+        config.optimizer, _groups(model, config) or parameters, config.lr_initial, config.weight_decay, components, NgSgdConfig(**ng_values)
     )
     run = _Run(model, optimizer, parameters, loss_fn, steps_per_epoch, config, after_step, describe)
     distributed.broadcast(model)
@@ -169,14 +180,14 @@ class _Run(Generic[Model, Batch]):
         self.model.train()
         sums: defaultdict[str, float] = defaultdict(float)
         shown = Progress(epoch, self.config.num_epochs, self.steps_per_epoch)
-        lr, step = 0.0, -1
-        for step, batch in enumerate(batches):
+        lr, step, waiting = 0.0, -1, iter(batches)
+        for step, group in enumerate(iter(lambda: list(islice(waiting, self.config.accumulate)), [])):
             # An epoch may hold a few batches more or less than foreseen; its share of the schedule stays the same.
             progress = (epoch - 1 + min(step / max(self.steps_per_epoch, 1), 1.0)) / self.config.num_epochs
             lr = self.config.learning_rate(progress)
-            for group in self.optimizer.param_groups:
-                group["lr"] = lr
-            stats = self.step(batch, progress, f"epoch {epoch} step {step + 1}")
+            for parameters in self.optimizer.param_groups:
+                parameters["lr"] = lr * parameters.get("learning_rate_factor", 1.0)
+            stats = self.step(group, progress, f"epoch {epoch} step {step + 1}")
             for name, value in stats.items():
                 sums[name] += value
             if stats:
@@ -192,36 +203,60 @@ class _Run(Generic[Model, Batch]):
             raise PyserError(f"epoch {epoch}: no batch has anything to learn from; check the training data")
         return _means(sums) | {"lr": lr}
 
-    def step(self, batch: Batch, progress: float, where: str) -> Stats:
-        """Learn from one batch; returns sums, none when the batch weighs nothing."""
+    def step(self, batches: Sequence[Batch], progress: float, where: str) -> Stats:
+        """Learn from some batches at once; returns sums, none when they weigh nothing."""
         advice = "check these features, or lower --lr-initial"
-        with self.autocast():
-            loss, stats = self.loss_fn(self.model, batch, progress)
-        value = loss.item()
-        if not math.isfinite(value):
-            raise PyserError(f"{where}: loss is {value} on {self.describe(batch)}; {advice}")
-        weight = stats["weight"]
-        total = float(distributed.sum_(torch.tensor(weight, dtype=torch.float64)))
-        if total <= 0:
-            return {}
+        sums: defaultdict[str, float] = defaultdict(float)
+        weights = first = 0.0  # of all processes: of the batches so far, and of the first
         self.optimizer.zero_grad(set_to_none=True)
-        # Kaldi's objective, and with it ng-sgd's learning rate, is a sum over frames; the others take the batch's mean.
-        self.scaler.scale(loss * (weight if self.natural else weight / total)).backward()
+        for batch in batches:
+            with self.autocast():
+                loss, stats = self.loss_fn(self.model, batch, progress)
+            value = loss.item()
+            if not math.isfinite(value):
+                raise PyserError(f"{where}: loss is {value} on {self.describe(batch)}; {advice}")
+            weight = stats["weight"]
+            total = float(distributed.sum_(torch.tensor(weight, dtype=torch.float64)))
+            if total <= 0:
+                continue
+            weights, first = weights + total, first or total
+            # Kaldi's objective, and with it ng-sgd's learning rate, is a sum over frames; the others take the mean.
+            self.scaler.scale(loss * (weight if self.natural else weight / first)).backward()
+            for name, figure in {"loss": value * weight, **stats}.items():
+                sums[name] += figure
+        if not weights:
+            return {}
         distributed.sum_gradients(self.parameters)
         self.scaler.unscale_(self.optimizer)
+        if weights != first and not self.natural:
+            for parameter in self.parameters:
+                if parameter.grad is not None:
+                    parameter.grad.mul_(first / weights)
         if self.natural:
             norm = float(torch.stack([p.grad.norm() for p in self.parameters if p.grad is not None]).norm())
         else:
             norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm))
         if not math.isfinite(norm) and not self.scaler.is_enabled():  # (the scaler leaves such a step out)
-            raise PyserError(f"{where}: gradient is not finite on {self.describe(batch)}; {advice}")
+            raise PyserError(f"{where}: gradient is not finite on {self.describe(batches[-1])}; {advice}")
         self.limit.before()
         self.scaler.step(self.optimizer)
         self.limit.after()
         self.scaler.update()
         if self.after_step is not None:
             self.after_step(self.model)
-        return {"loss": value * weight, **stats}
+        return dict(sums)
+
+
+def _groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
+    """Parameters that learn, by their learning rate factors; none where all have the same."""
+    if not config.learning_rate_factors:
+        return []
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        factor = next((factor for start, factor in config.learning_rate_factors if name.startswith(start)), 1.0)
+        if parameter.requires_grad:
+            groups.setdefault(factor, []).append(parameter)
+    return [{"params": parameters, "learning_rate_factor": factor} for factor, parameters in groups.items()]
 
 
 def _save(out_dir: Path, epoch: int, run: _Run[Any, Any], history: list[dict[str, float]]) -> None:
@@ -266,7 +301,8 @@ def starting_point(out_dir: str | Path, config: TrainConfig) -> tuple[Path, dict
     if last is None:
         return None
     state = checkpoints.load(last)
-    now, then = asdict(config), state["config"]
+    earlier = {field.name: field.default for field in fields(config)}  # (settings that came later had their defaults then)
+    now, then = (json.loads(json.dumps(settings)) for settings in (asdict(config), {**earlier, **state["config"]}))
     changed = [f"{k} {then.get(k)} -> {v}" for k, v in now.items() if then.get(k) != v and k not in NOT_SETTINGS]
     if changed:
         why = ": the learning rate falls over all epochs, a longer training differs from its first epoch on" \

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,13 +16,14 @@ OPTIMIZERS = ("adam", "adamw", "ng-sgd")
 
 def make_optimizer(
     name: str,
-    parameters: list[nn.Parameter],
+    parameters: list[nn.Parameter] | list[dict[str, Any]],
     lr: float,
     weight_decay: float,
     components: Sequence[Component] | None,
     ng_config: NgSgdConfig,
 ) -> torch.optim.Optimizer:
-    """adam (weight_decay is an L2 penalty), adamw (it is decoupled), or ng-sgd on `components`, which hold all parameters."""
+    """adam (weight_decay is an L2 penalty), adamw (it is decoupled), or ng-sgd on `components`, which hold all parameters. adam
+    and adamw take torch's groups of parameters too."""
     if name == "adam":
         return torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay)
     if name == "adamw":
