@@ -27,6 +27,7 @@ GROUPS = {
     "encoder": "speech and text encoders of Hugging Face: train with CTC, dump, decode",
     "ser": "train and apply emotion classifiers",
     "fusion": "emotion from MFCC, hidden states of a speech encoder and words",
+    "cmgi": "emotion from speech and the words that it is heard to say",
     "score": "UA, WA, confusion, tables, figures, WER",
 }
 

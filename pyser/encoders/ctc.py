@@ -88,6 +88,15 @@ def ctc_loss(output: SpeechOutput, labels: Sequence[Sequence[int]], blank: int) 
     return F.ctc_loss(log_probs, targets, output.lengths, lengths, blank, reduction="none")
 
 
+def mean_ctc_loss(logits: Tensor, lengths: Tensor, labels: Sequence[Sequence[int]], blank: int) -> Tensor:
+    """Mean over utterances of CTC's loss per label, 0 of those whose labels do not fit into their frames. logits (N, T, V),
+    lengths (N,)."""
+    targets = torch.tensor([label for one in labels for label in one], dtype=torch.long)
+    sizes = torch.tensor([len(one) for one in labels])
+    log_probs = logits.float().log_softmax(dim=2).transpose(0, 1)  # (T, N, V)
+    return F.ctc_loss(log_probs, targets.to(logits.device), lengths.cpu(), sizes, blank, zero_infinity=True)
+
+
 def loss(encoder: SpeechEncoder, batch: Batch) -> tuple[Tensor, Stats, SpeechOutput]:
     """The mean loss of a frame, with the frames as its weight."""
     assert encoder.vocabulary is not None

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pyser.device import choose_device
 from pyser.encoders.huggingface import from_pretrained, load_weights
@@ -55,20 +56,24 @@ class TextEncoder:
         said = sentence.lower() if sentence.isupper() else sentence
         return list(self.tokenizer(said, truncation=True, max_length=self.max_tokens)["input_ids"])
 
+    def hidden(self, tokens: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Last hidden states (N, T, dim) of N sentences, and a mask (N, T) that is true where there is a token."""
+        longest = max(map(len, tokens))
+        ids = torch.full((len(tokens), longest), self.tokenizer.pad_token_id or 0)  # (N, T)
+        mask = torch.zeros(len(tokens), longest, dtype=torch.long)
+        for row, sentence in enumerate(tokens):
+            ids[row, : len(sentence)] = torch.tensor(sentence)
+            mask[row, : len(sentence)] = 1
+        ids, mask = ids.to(self.model.device), mask.to(self.model.device)
+        return self.model(input_ids=ids, attention_mask=mask).last_hidden_state, mask.bool()
+
     @torch.no_grad()
     def features(self, sentences: Sequence[str]) -> list[np.ndarray]:
         """For each sentence (tokens, dim) float32, its tokens' last hidden states, the special tokens' rows included."""
         tokens = [self.tokens(sentence) for sentence in sentences]
         outputs: list[np.ndarray] = [np.zeros((0, self.dim), np.float32)] * len(tokens)
         for batch in batches([len(ids) for ids in tokens], BATCH_TOKENS):
-            longest = max(len(tokens[i]) for i in batch)
-            ids = torch.full((len(batch), longest), self.tokenizer.pad_token_id or 0)  # (N, longest)
-            mask = torch.zeros(len(batch), longest, dtype=torch.long)
-            for row, i in enumerate(batch):
-                ids[row, : len(tokens[i])] = torch.tensor(tokens[i])
-                mask[row, : len(tokens[i])] = 1
-            device = self.model.device
-            hidden = self.model(input_ids=ids.to(device), attention_mask=mask.to(device)).last_hidden_state.cpu().numpy()
+            hidden = self.hidden([tokens[i] for i in batch])[0].cpu().numpy()
             for row, i in enumerate(batch):
                 outputs[i] = hidden[row, : len(tokens[i])].copy()
         return outputs

@@ -16,6 +16,7 @@ from pyser.files import read_json, read_lines, write_json
 from pyser.kaldi.tables import read_table
 from pyser.nn.model_io import identity
 from pyser.scoring.metrics import confusion, figures, recalls
+from pyser.scoring.wer import Errors, score
 from pyser.ser.folds import PARTS, SELECTIONS, Fold, check_leaks, digest, read_fold
 
 Results = dict[str, Any]
@@ -46,6 +47,8 @@ def score_experiment(exp_dir: str | Path) -> Results:
     decisions: dict[str, list[str]] = {}  # utterance -> fold, label, decision
     missing = []
     features: dict[str, str] = {}  # fold -> digest of what it was trained on
+    said = read_table(exp_dir / "text") if (exp_dir / "text").exists() else {}
+    words: dict[str, Errors] = {}  # fold -> of a system that also hears words
     for name, num_asked in asked.items():
         directory = exp_dir / f"fold{name}"
         if not (directory / "test_posteriors.txt").exists():
@@ -65,6 +68,8 @@ def score_experiment(exp_dir: str | Path) -> Results:
         twice = decisions.keys() & hyps.keys()
         if twice:
             raise PyserError(f"{exp_dir}: {min(twice)} is in the test list of two folds; pooling would count it twice")
+        if said and (directory / "hyp.txt").exists():
+            words[name] = _word_errors(directory / "hyp.txt", fold.test, said)
         refs = {utt: emotions[utt] for utt in fold.test}
         decisions |= {utt: [name, refs[utt], hyps[utt]] for utt in fold.test}
         counts = confusion(list(refs.values()), list(hyps.values()), labels)
@@ -103,15 +108,33 @@ def score_experiment(exp_dir: str | Path) -> Results:
         "pooled": {**figures(pooled), "confusion": pooled.tolist(), "n": int(pooled.sum()),
                    "recalls": [None if np.isnan(r) else float(r) for r in recalls(pooled)]},
         "folds": folds,
+        "wer": _wer(words),
         "folds_missing": missing,
         "notes": {"acoustic_model": "the beginning of the SHA-256 of its file; of random parameters, of "
                   "the network that they are in place of", "mean, std": "over folds; std with n - 1",
+                  "wer": "in per cent, of the test lists; null of a system that hears no words",
                   "valid_ua": "of the epoch that was taken", "pooled": "one confusion matrix over all test lists",
                   "confusion": "counts; row = label, column = decision", "decisions": "utterance: fold, label, decision"},
         "decisions": dict(sorted(decisions.items(), key=lambda item: item[0].encode())),
     }
     write_json(exp_dir / "results.json", results)
     return results
+
+
+def _word_errors(path: Path, utts: Sequence[str], said: Mapping[str, str]) -> Errors:
+    """Of what hyp.txt has of the utterances, those without transcript left out."""
+    hyps = read_table(path)
+    odd = hyps.keys() ^ set(utts)
+    if odd:
+        raise PyserError(f"{path}: {len(odd)} utterances differ from test.list, e.g. {min(odd)}; train this fold again")
+    refs = {utt: said[utt] for utt in utts if said.get(utt)}
+    return score(refs, {utt: hyps[utt] for utt in refs})[0]
+
+
+def _wer(folds: Mapping[str, Errors]) -> dict[str, Any] | None:
+    """Pooled over the folds, and of each."""
+    total = sum(folds.values(), Errors())
+    return {"pooled": total.rate, "words": total.n, "folds": {name: e.rate for name, e in folds.items()}} if total.n else None
 
 
 def _packaged(frontend: Path) -> dict[str, Any]:

@@ -31,14 +31,17 @@ def results_table(results: Sequence[Results], style: str = "text") -> str:
     for result in results:
         spread = [_plus_minus(result["mean"][name], result["std"][name]) for name in METRICS]
         pooled = [_percent(result["pooled"][name]) for name in METRICS[:2]]
-        rows.append([result["name"], *_about(result, settings), *spread, *pooled])
+        rows.append([result["name"], *_about(result, settings), *spread, *pooled, *_wer([result])])
     for group in systems:
         if len(group) > 1:
             spread = [_over(group, "mean", name) for name in METRICS]
             pooled = [_over(group, "pooled", name) for name in METRICS[:2]]
-            rows.append([f"{group[0]['system']}, {len(group)} seeds", *_about(group[0], settings), *spread, *pooled])
-    header = ("system", "data", "selection", "i-vectors", *settings, "folds", "n", "UA", "WA", "macro F1", "pooled UA",
-              "pooled WA")
+            rows.append([f"{group[0]['system']}, {len(group)} seeds", *_about(group[0], settings), *spread, *pooled,
+                         *_wer(group)])
+    header = ["system", "data", "selection", "i-vectors", *settings, "folds", "n", "UA", "WA", "macro F1", "pooled UA",
+              "pooled WA", "WER"]
+    if not any(row[-1] for row in rows):  # of systems that hear no words
+        header, rows = header[:-1], [row[:-1] for row in rows]
     table = format_table(header, rows, style)
     return f"% {SPREAD.replace('±', '+-')}\n{table}" if style == "latex" else f"{table}\n\n{SPREAD}"
 
@@ -159,6 +162,12 @@ def _about(result: Results, settings: Sequence[str]) -> list[str]:
     said = statements(result)
     data = " ".join(said[name] for name in ("corpus", "label_set", "subset") if name in said)
     return [data, *(said.get(name, "") for name in ("selection", "ivector_mode", *settings, "folds", "n"))]
+
+
+def _wer(group: Sequence[Results]) -> list[str]:
+    """Per cent, pooled over the folds; of several seeds the mean of theirs."""
+    rates = [result["wer"]["pooled"] for result in group if result.get("wer")]
+    return [f"{np.mean(rates):.1f}" if len(rates) == len(group) else ""]
 
 
 def _over(group: Sequence[Results], part: str, name: str) -> str:

@@ -141,14 +141,14 @@ def load_examples(
     return ComputedExamples(matrices, rows, labels, subsampling, masks)
 
 
-def bucketed(lengths: np.ndarray, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """All utterances in batches of at most `size`, and of at least two, of similar lengths, in any order."""
+def bucketed(lengths: np.ndarray, size: int, rng: np.random.Generator, least: int = 2) -> Iterator[np.ndarray]:
+    """All utterances in batches of at most `size`, and of at least `least`, of similar lengths, in any order."""
     order = rng.permutation(len(lengths))
     pools = np.array_split(order, max(len(order) // (size * POOL), 1))
     found = [part for pool in pools
              for part in np.array_split(pool[np.argsort(lengths[pool], kind="stable")], -(-len(pool) // size))]
     for number in rng.permutation(len(found)):
-        if len(found[number]) > 1:
+        if len(found[number]) >= least:
             yield found[number]
 
 

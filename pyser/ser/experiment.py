@@ -71,7 +71,7 @@ class System(Protocol, Generic[Examples, Batch, Model]):
     def class_counts(self, examples: Examples, num_classes: int) -> np.ndarray:
         """(K,): of whatever is trained, how many there are of each class."""
 
-    def model(self, labels: Sequence[str], examples: Examples) -> Model:
+    def model(self, labels: Sequence[str], examples: Examples, fold: Fold) -> Model:
         """Before training, its input normalised by the training examples."""
 
     def batches(self, examples: Examples, epoch: int) -> Iterator[Batch]:
@@ -82,6 +82,9 @@ class System(Protocol, Generic[Examples, Batch, Model]):
 
     def posteriors(self, model: Model, examples: Examples) -> Tensor:
         """(U, K) float64 of all utterances; the model is in eval mode."""
+
+    def test(self, model: Model, examples: Examples, utts: Sequence[str], out_dir: Path) -> Tensor:
+        """The posteriors of the test list; what else there is to say of it goes into files in out_dir."""
 
     def save(self, path: Path, model: Model, metadata: dict[str, str]) -> None: ...
 
@@ -185,7 +188,7 @@ def train_fold(system: System[Any, Any, Any], corpus: Corpus, name: str, out_dir
         raise PyserError(f"fold {name}: no training utterance is labelled {missing}; mend train.list or utt2emo")
     set_seed(system.training.seed)
     weight = torch.from_numpy(per_class.sum() / (len(labels) * per_class)).float()
-    model = system.model(labels, examples)
+    model = system.model(labels, examples, fold)
 
     def valid_fn(model: nn.Module) -> dict[str, float]:
         assert valid is not None
@@ -202,7 +205,7 @@ def train_fold(system: System[Any, Any, Any], corpus: Corpus, name: str, out_dir
     model.load_state_dict(checkpoints.load(checkpoints.path_of(out_dir, epoch))["model"])
     model.eval()
     with torch.no_grad():
-        tested = system.posteriors(model, system.load(fold.test, classes, f"fold {name} test"))
+        tested = system.test(model, system.load(fold.test, classes, f"fold {name} test"), fold.test, out_dir)
     lines = [f"{utt} {' '.join(f'{p:.8g}' for p in row)}" for utt, row in zip(fold.test, tested.tolist(), strict=True)]
     system.save(out_dir / "final.safetensors", model, {
         "fold": name, "selection": system.selection, "epoch": str(epoch), "digests": json.dumps(digests),

@@ -27,7 +27,7 @@ from pyser.nn import model_io
 from pyser.nn.fusion import FusionConfig, FusionNetwork
 from pyser.ser.examples import bucketed
 from pyser.ser.experiment import Loss, run_folds
-from pyser.ser.folds import SELECTIONS
+from pyser.ser.folds import SELECTIONS, Fold
 from pyser.ser.streams import StreamExamples, load_stream
 from pyser.training.loop import TrainConfig
 
@@ -106,13 +106,11 @@ class FusionModel(nn.Module):
         return self.network(streams, lengths), output.logits, output.lengths
 
     def ctc(self, logits: Tensor, lengths: Tensor, transcripts: Sequence[Sequence[int]]) -> Tensor:
-        """Mean over utterances of CTC's loss per label, 0 of those whose transcript does not fit."""
+        """As `mean_ctc_loss`."""
+        from pyser.encoders.ctc import mean_ctc_loss
+
         assert self.speech is not None and self.speech.vocabulary is not None
-        targets = torch.tensor([label for transcript in transcripts for label in transcript], dtype=torch.long)
-        sizes = torch.tensor([len(transcript) for transcript in transcripts])
-        log_probs = logits.float().log_softmax(dim=2).transpose(0, 1)  # (T, N, V)
-        return F.ctc_loss(log_probs, targets.to(logits.device), lengths.cpu(), sizes, blank=self.speech.vocabulary.blank,
-                          zero_infinity=True)
+        return mean_ctc_loss(logits, lengths, transcripts, self.speech.vocabulary.blank)
 
 
 @dataclass(frozen=True)
@@ -162,7 +160,7 @@ class FusionSystem:
     def class_counts(self, examples: StreamExamples, num_classes: int) -> np.ndarray:
         return np.bincount(examples.label, minlength=num_classes)
 
-    def model(self, labels: Sequence[str], examples: StreamExamples) -> FusionModel:
+    def model(self, labels: Sequence[str], examples: StreamExamples, fold: Fold) -> FusionModel:
         speech = None
         if self.speech is not None:  # every fold begins with the one that was given
             from pyser.encoders.speech import load_speech
@@ -200,6 +198,9 @@ class FusionSystem:
         for group in np.array_split(order, -(-len(order) // EVALUATED_UTTERANCES)):
             found[torch.from_numpy(group)] = model(examples, group.tolist())[0].cpu().double().exp()
         return found
+
+    def test(self, model: FusionModel, examples: StreamExamples, utts: Sequence[str], out_dir: Path) -> Tensor:
+        return self.posteriors(model, examples)
 
     def save(self, path: Path, model: FusionModel, metadata: dict[str, str]) -> None:
         model_io.save(path, model, self.config, {"kind": KIND, "labels": json.dumps(list(model.labels)), **metadata})

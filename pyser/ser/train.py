@@ -16,6 +16,7 @@ from pyser.errors import PyserError
 from pyser.kaldi.tables import load_mat, read_scp, read_table
 from pyser.ser.examples import Batch, Examples, StoredExamples, groups, load_examples, posteriors
 from pyser.ser.experiment import Loss, run_folds
+from pyser.ser.folds import Fold
 from pyser.ser.frame_classifier import FrameClassifier, SerConfig
 from pyser.ser.frames import load_frames, mean_and_std
 from pyser.ser.network import EmotionNetwork, save_network
@@ -70,7 +71,7 @@ class FrameSystem:
         frames = examples.lengths if self.config.of_frames else None
         return np.bincount(examples.label, frames, minlength=num_classes)
 
-    def model(self, labels: Sequence[str], examples: Examples) -> EmotionNetwork:
+    def model(self, labels: Sequence[str], examples: Examples, fold: Fold) -> EmotionNetwork:
         trunk = load_trunk(self.trunk) if self.trunk is not None else None
         dim = trunk.dim if trunk is not None else load_mat(next(iter(self.feats.values()))).shape[1]
         network = EmotionNetwork(FrameClassifier(dim, labels, self.config), trunk)
@@ -88,6 +89,9 @@ class FrameSystem:
 
     def posteriors(self, model: EmotionNetwork, examples: Examples) -> Tensor:
         return posteriors(model, examples)
+
+    def test(self, model: EmotionNetwork, examples: Examples, utts: Sequence[str], out_dir: Path) -> Tensor:
+        return self.posteriors(model, examples)
 
     def save(self, path: Path, model: EmotionNetwork, metadata: dict[str, str]) -> None:
         save_network(path, model, metadata)

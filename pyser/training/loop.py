@@ -124,7 +124,8 @@ def train(
     ng_values = {**vars(ng_config or NgSgdConfig()), "max_param_change": config.max_param_change}
     steps_per_epoch = -(-steps_per_epoch // config.accumulate)
     optimizer = make_optimizer(
-        config.optimizer, _groups(model, config) or parameters, config.lr_initial, config.weight_decay, components, NgSgdConfig(**ng_values)
+        config.optimizer, _groups(model, config) or parameters, config.lr_initial, config.weight_decay, components,
+        NgSgdConfig(**ng_values),
     )
     run = _Run(model, optimizer, parameters, loss_fn, steps_per_epoch, config, after_step, describe)
     distributed.broadcast(model)

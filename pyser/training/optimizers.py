@@ -22,8 +22,8 @@ def make_optimizer(
     components: Sequence[Component] | None,
     ng_config: NgSgdConfig,
 ) -> torch.optim.Optimizer:
-    """adam (weight_decay is an L2 penalty), adamw (it is decoupled), or ng-sgd on `components`, which hold all parameters. adam
-    and adamw take torch's groups of parameters too."""
+    """adam (weight_decay is an L2 penalty) or adamw (it is decoupled), which take torch's groups of parameters too, or ng-sgd
+    on `components`, which hold all parameters."""
     if name == "adam":
         return torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay)
     if name == "adamw":

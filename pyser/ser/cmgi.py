@@ -1,0 +1,370 @@
+"""Speech and the words that it is heard to say, by cross-modal gated interaction, as a system of experiments (Y. Gao, H. Shi,
+C. Chu, T. Kawahara, "Speech emotion recognition with multi-level acoustic and semantic information extraction and
+interaction", Interspeech 2024).
+
+    waves -> speech encoder -> frames -----------------------------------> CmGI -> emotion
+                            -> CTC -> words -> text encoder -> subwords -/
+
+    loss = asr_weight * CTC + (1 - asr_weight) * cross-entropy of the emotions
+
+In training the text encoder reads the transcript, in evaluation, on validation speakers too, what CTC hears. A second stage
+begins with the speech encoders of the first, fold by fold.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pyser.device import choose_device
+from pyser.encoders.lstm import LasRecogniser, LstmText
+from pyser.encoders.recogniser import Recogniser, load_recogniser
+from pyser.encoders.speech import SpeechOutput, load_speech
+from pyser.encoders.text import TextEncoder, load_text
+from pyser.encoders.vocabulary import ENGLISH
+from pyser.encoders.waves import Waves
+from pyser.errors import PyserError
+from pyser.kaldi.datadir import write_table
+from pyser.kaldi.tables import read_table
+from pyser.nn import model_io
+from pyser.nn.cmgi import CmgiConfig, CmgiNetwork
+from pyser.nn.coattention import Sequences
+from pyser.ser.examples import bucketed
+from pyser.ser.experiment import Loss, run_folds
+from pyser.ser.folds import SELECTIONS, Fold
+from pyser.training.loop import TrainConfig
+
+KIND = "pyser cmgi"
+LSTM = "lstm"  # instead of an encoder's name: one that begins at random (pyser.encoders.lstm)
+EVALUATED_UTTERANCES = 8  # at a time
+
+
+@dataclass(frozen=True)
+class CmgiTraining:
+    """How a system is made and trained.
+
+    speech, text: encoders, by their names on the hub or directories, "" where there is none, "lstm" for one that begins at
+    random. transcript: what the text encoder
+    reads in evaluation: asr (what the speech encoder hears), text (the true words) or a table `utterance words` of another
+    recogniser, which it then reads in training too. init: the experiment whose speech encoders this one begins with, fold by
+    fold. freeze: of the speech encoder, features (its convolutions) or none.
+    asr_weight: the paper's alpha, of CTC. lm, words: files of the CTC beam search, "" for greedy.
+    lr_initial, lr_final: of the encoders' layers; the paper prints 10e-5, which is 1e-4 as it stands and 1e-5 as it is
+    usually meant: 1e-5 here, and 1e-4 (head_factor) for the layers that begin at random: CTC's, CmGI's and the output.
+    batch_utterances, accumulate: utterances in memory at once, and how many such batches make one step.
+    gradient_checkpointing: of both encoders, less memory and a third slower. See CmgiConfig and TrainConfig for the others.
+    """
+
+    speech: str = ""
+    text: str = ""
+    transcript: str = "asr"
+    init: str = ""
+    interaction: str = "cmgi"
+    nodes: int = 768
+    heads: int = 8
+    dropout: float = 0.1
+    asr_weight: float = 0.1
+    lm: str = ""
+    words: str = ""
+    freeze: str = "features"
+    num_epochs: int = 20
+    lr_initial: float = 1e-5
+    lr_final: float = 1e-5
+    head_factor: float = 10.0
+    weight_decay: float = 0.01
+    batch_utterances: int = 2
+    accumulate: int = 8
+    class_balanced: bool = False
+    gradient_checkpointing: bool = False
+    precision: str = "float32"
+    seed: int = 0
+    selection: str = "valid"
+
+    def __post_init__(self) -> None:
+        if self.selection not in SELECTIONS:
+            raise PyserError(f"--selection={self.selection}; known: {' '.join(SELECTIONS)}")
+        if not (self.speech or self.text):
+            raise PyserError("neither --speech nor --text; give an encoder")
+        if min(self.num_epochs, self.batch_utterances, self.accumulate) < 1:
+            raise PyserError("--num-epochs, --batch-utterances and --accumulate must be at least 1")
+        if not 0 <= self.asr_weight <= 1:
+            raise PyserError(f"--asr-weight={self.asr_weight:g}; it must be between 0 and 1")
+        if self.head_factor <= 0:
+            raise PyserError(f"--head-factor={self.head_factor:g}; it must be above 0")
+        if self.freeze not in ("features", "none"):
+            raise PyserError(f"--freeze={self.freeze}; a speech encoder that learns has its features frozen, or none")
+        if not self.speech and (self.asr_weight or self.init or self.hears):
+            raise PyserError("--asr-weight, --init and --transcript=asr are of a speech encoder: give --speech, or "
+                             "--asr-weight=0 --transcript=text")
+
+    @property
+    def hears(self) -> bool:
+        """Whether the text encoder reads what the speech encoder hears."""
+        return bool(self.text) and self.transcript == "asr"
+
+
+class Output(NamedTuple):
+    """log_posteriors (N, K); speech: what its encoder gave; heard: the words of each utterance, where they are asked for."""
+
+    log_posteriors: Tensor
+    speech: SpeechOutput | None
+    heard: list[str] | None
+
+
+class CmgiModel(nn.Module):
+    """Encoders, and the network on top of them."""
+
+    def __init__(
+        self, config: CmgiTraining, labels: Sequence[str], speech: Recogniser | None, text: TextEncoder | LstmText | None
+    ):
+        super().__init__()
+        self.config, self.labels, self.speech, self.text = config, tuple(labels), speech, text
+        self.words = None if text is None else text.model  # (registered: it learns)
+        self.network = CmgiNetwork(CmgiConfig(
+            0 if speech is None else speech.dim, 0 if text is None else text.dim, len(self.labels), config.interaction,
+            config.nodes, config.heads, config.dropout))
+
+    def forward(self, waves: Sequence[np.ndarray] | None, sentences: Sequence[str] | None, hear: bool = False) -> Output:
+        """waves: samples (T,) of each utterance, None without a speech encoder. sentences: what the text encoder reads; None:
+        what is heard. hear: also where that is not read."""
+        output = acoustic = text = heard = None
+        if self.speech is not None:
+            assert waves is not None
+            output = self.speech(waves)
+            x = output.hidden[-1]  # (N, T, D_a)
+            acoustic = Sequences(x, torch.arange(x.shape[1], device=x.device) < output.lengths[:, None])
+            if hear or (self.text is not None and sentences is None):
+                heard = self.speech.hear(output)
+        if self.text is not None:
+            read = heard if sentences is None else sentences
+            assert read is not None
+            text = Sequences(*self.text.hidden([self.text.tokens(sentence) for sentence in read]))  # (N, S, D_l)
+        return Output(self.network(acoustic, text), output, heard)
+
+    def asr_loss(self, output: SpeechOutput, transcripts: Sequence[str]) -> Tensor:
+        """Mean over the utterances that have a transcript, 0 if none has."""
+        known = [row for row, words in enumerate(transcripts) if words]
+        assert self.speech is not None
+        if not known:
+            return output.hidden[-1].sum() * 0.0
+        logits = None if output.logits is None else output.logits[known]
+        some = SpeechOutput(logits, (output.hidden[-1][known],), output.lengths[known])
+        return self.speech.loss(some, [transcripts[row] for row in known])
+
+    def checkpoint_gradients(self) -> None:
+        """Of both encoders."""
+        if self.speech is not None:
+            self.speech.checkpoint_gradients()
+        if isinstance(self.text, TextEncoder):
+            self.text.model.gradient_checkpointing_enable({"use_reentrant": False})
+
+
+@dataclass(frozen=True)
+class CmgiExamples:
+    """label (U,): the class of each utterance; waves: samples (T,), -1 to 1, of each. transcripts: the words to learn to
+    hear, "" of an utterance that has none; only in training. sentences: what the text encoder reads, None: what is heard."""
+
+    label: np.ndarray
+    waves: Sequence[np.ndarray] | None
+    transcripts: Sequence[str] | None
+    sentences: Sequence[str] | None
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(U,): samples, or characters where there are none."""
+        return np.array([len(one) for one in (self.waves if self.waves is not None else self.sentences or ())])
+
+    def of(self, utts: Sequence[int]) -> tuple[list[np.ndarray] | None, list[str] | None]:
+        """Waves and sentences of these utterances, as the model takes them."""
+        return (None if self.waves is None else [self.waves[utt] for utt in utts],
+                None if self.sentences is None else [self.sentences[utt] for utt in utts])
+
+
+@dataclass(frozen=True)
+class CmgiSystem:
+    """waves: None without a speech encoder. transcripts: utterance -> words, normalised; read by nothing but training, where
+    config.transcript does not say `text`. others: of another recogniser, likewise."""
+
+    config: CmgiTraining
+    waves: Waves | None
+    transcripts: Mapping[str, str]
+    others: Mapping[str, str] | None = None
+
+    @property
+    def selection(self) -> str:
+        return self.config.selection
+
+    @property
+    def training(self) -> TrainConfig:
+        c = self.config
+        new = ["network.", "speech." if c.speech == LSTM else "speech.encoder.model.lm_head."]
+        new += ["words."] if c.text == LSTM else []
+        return TrainConfig(
+            c.num_epochs, c.lr_initial, c.lr_final, weight_decay=c.weight_decay, seed=c.seed, precision=c.precision,
+            accumulate=c.accumulate, learning_rate_factors=tuple((name, c.head_factor) for name in new))
+
+    @property
+    def read(self) -> Mapping[str, str] | None:
+        """What the text encoder reads in evaluation; None: what is heard, or nothing."""
+        if not self.config.text or self.config.hears:
+            return None
+        return self.transcripts if self.others is None else self.others
+
+    def settings(self) -> dict[str, Any]:
+        return asdict(self.config)
+
+    def tables(self) -> dict[str, Mapping[str, object] | None]:
+        recordings = None if self.waves is None else dict.fromkeys(self.waves.utterances)
+        return {"recording in wav.scp": recordings, "words to read": self.read}
+
+    def inputs(self, utts: Sequence[str]) -> list[str]:
+        if self.waves is None:
+            return []
+        recordings, segments = self.waves.lists["wav.scp"], self.waves.lists.get("segments", {})
+        return [recordings[segments[utt].split()[0] if utt in segments else utt] for utt in utts]
+
+    def load(self, utts: Sequence[str], classes: Mapping[str, int], part: str) -> CmgiExamples:
+        label = np.array([classes[utt] for utt in utts], dtype=np.int64)
+        waves = None if self.waves is None else [self.waves[utt] for utt in utts]
+        size = sum(wave.nbytes for wave in waves or ())
+        print(f"{part}: {len(utts)} utterances, {size / 2**20:.0f} MiB of memory", flush=True)
+        read = self.read
+        if not part.endswith("train"):
+            return CmgiExamples(label, waves, None, None if read is None else [read[utt] for utt in utts])
+        transcripts = [self.transcripts.get(utt, "") for utt in utts]
+        lacking = sum(not words for words in transcripts)
+        if lacking and (self.config.asr_weight or self.config.hears):
+            print(f"{part}: {lacking} without transcript: nothing to hear, nothing to read", flush=True)
+        sentences = transcripts if read is None else [read[utt] for utt in utts]
+        return CmgiExamples(label, waves, transcripts, sentences)
+
+    def class_counts(self, examples: CmgiExamples, num_classes: int) -> np.ndarray:
+        return np.bincount(examples.label, minlength=num_classes)
+
+    def model(self, labels: Sequence[str], examples: CmgiExamples, fold: Fold) -> CmgiModel:
+        model = build(self.config, labels)
+        if self.config.init:
+            begin_with(model, Path(self.config.init) / f"fold{fold.name}" / "final.safetensors", fold)
+        if model.speech is not None:
+            model.speech.freeze(self.config.freeze)
+        if self.config.gradient_checkpointing:
+            model.checkpoint_gradients()
+        return model.to(choose_device("optional"))
+
+    def batches(self, examples: CmgiExamples, epoch: int) -> Iterator[np.ndarray]:
+        rng = np.random.default_rng([self.config.seed, epoch])
+        return bucketed(examples.lengths, self.config.batch_utterances, rng, least=1)
+
+    def loss(self, model: CmgiModel, examples: CmgiExamples, batch: np.ndarray, weight: Tensor) -> Loss:
+        utts = batch.tolist()
+        output = model(*examples.of(utts))
+        label = torch.from_numpy(examples.label[batch]).to(output.log_posteriors.device)
+        loss = F.nll_loss(output.log_posteriors, label, weight.to(label.device) if self.config.class_balanced else None)
+        stats = {"weight": float(len(utts)), "wa": float((output.log_posteriors.argmax(dim=1) == label).sum())}
+        if self.config.asr_weight:
+            assert examples.transcripts is not None and output.speech is not None
+            asr = model.asr_loss(output.speech, [examples.transcripts[utt] for utt in utts])
+            loss = self.config.asr_weight * asr + (1 - self.config.asr_weight) * loss
+            stats["asr"] = float(asr) * len(utts)
+        return loss, stats
+
+    def posteriors(self, model: CmgiModel, examples: CmgiExamples) -> Tensor:
+        return evaluate(model, examples)[0]
+
+    def test(self, model: CmgiModel, examples: CmgiExamples, utts: Sequence[str], out_dir: Path) -> Tensor:
+        posteriors, heard = evaluate(model, examples, hear=bool(self.config.asr_weight))
+        if heard is not None:
+            write_table(out_dir / "hyp.txt", dict(zip(utts, heard, strict=True)))
+        return posteriors
+
+    def save(self, path: Path, model: CmgiModel, metadata: dict[str, str]) -> None:
+        model_io.save(path, model, self.config, {"kind": KIND, "labels": json.dumps(list(model.labels)), **metadata})
+
+
+def evaluate(model: CmgiModel, examples: CmgiExamples, hear: bool = False) -> tuple[Tensor, list[str] | None]:
+    """Posteriors (U, K) float64, and what was heard in each utterance, None where nothing was listened for. The model is in
+    eval mode."""
+    order = np.argsort(examples.lengths, kind="stable")
+    found = torch.zeros(len(order), len(model.labels), dtype=torch.float64)
+    heard: dict[int, str] = {}
+    for group in np.array_split(order, -(-len(order) // EVALUATED_UTTERANCES)):
+        utts = group.tolist()
+        output = model(*examples.of(utts), hear)
+        found[torch.from_numpy(group)] = output.log_posteriors.cpu().double().exp()
+        heard |= dict(zip(utts, output.heard or (), strict=False))
+    return found, [heard[utt] for utt in range(len(order))] if heard else None
+
+
+def build(config: CmgiTraining, labels: Sequence[str]) -> CmgiModel:
+    """With the parameters that the encoders come with, and random ones in what is new."""
+    speech: Recogniser | None = None
+    if config.speech:
+        speech = LasRecogniser() if config.speech == LSTM else load_recogniser(config.speech, config.lm, config.words)
+    text = None
+    if config.text:
+        text = LstmText.new() if config.text == LSTM else load_text(config.text)
+    return CmgiModel(config, labels, speech, text)
+
+
+def begin_with(model: CmgiModel, path: Path, fold: Fold) -> None:
+    """Take the speech encoder of a first stage's fold. PyserError if it is another one, or was trained with other lists, and
+    so perhaps on what is tested here."""
+    if not path.exists():
+        raise PyserError(f"{path}: missing; train the first stage of fold {fold.name}, or give another --init")
+    first, metadata = read_cmgi(path)
+    then = json.loads(metadata["digests"])
+    odd = [part for part, digest in fold.digests().items() if then.get(part) != digest]
+    if odd:
+        raise PyserError(f"{path}: trained with another {odd[0]}.list than fold {fold.name} has now; train it again, with "
+                         "the same --selection")
+    if first.speech is None or model.speech is None or first.config.speech != model.config.speech:
+        raise PyserError(f"{path}: has the speech encoder '{first.config.speech}', not '{model.config.speech}'; give both "
+                         "stages the same --speech")
+    model.speech.load_state_dict(first.speech.state_dict())
+
+
+def train_cmgi(
+    data_dir: str | Path, folds_dir: str | Path, exp_dir: str | Path, config: CmgiTraining, only: Sequence[str] = (),
+    max_dropped: float = 0.05,
+) -> list[str]:
+    """Train the folds in `folds_dir` on data_dir's wav.scp, text, utt2emo and utt2spk; see `run_folds`.
+
+    exp_dir/text: the transcripts, normalised, for WER; foldN/hyp.txt: what was heard on the test list.
+    """
+    data_dir = Path(data_dir)
+    vocabulary = ENGLISH if config.speech in ("", LSTM) else load_speech(config.speech).vocabulary or ENGLISH
+
+    def words(path: str | Path) -> dict[str, str]:
+        return {utt: vocabulary.normalise(said) for utt, said in read_table(path).items()}
+
+    text = data_dir / "text"
+    reads = config.asr_weight or config.hears or (config.text and config.transcript == "text")
+    if reads and not text.exists():
+        raise PyserError(f"{text}: missing; the words to learn from are in it")
+    transcripts = words(text) if reads else {}
+    others = words(config.transcript) if config.text and config.transcript not in ("asr", "text") else None
+    if config.asr_weight:
+        write_table(Path(exp_dir) / "text", transcripts)
+    system = CmgiSystem(config, Waves(data_dir) if config.speech else None, transcripts, others)
+    return run_folds(system, data_dir, folds_dir, exp_dir, only, max_dropped)
+
+
+def read_cmgi(path: str | Path) -> tuple[CmgiModel, dict[str, str]]:
+    """In eval mode, with its metadata; PyserError if the file is missing, damaged or another model's."""
+    state, metadata = model_io.read(path)
+    if metadata.get("kind") != KIND:
+        raise PyserError(f"{path}: not a {KIND}; give the directory that `pyser cmgi train` wrote")
+    try:
+        model = build(CmgiTraining(**json.loads(metadata["config"])), json.loads(metadata["labels"]))
+        model.load_state_dict(state)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise PyserError(f"{path}: not readable ({str(error).splitlines()[0][:80]}); train this fold again") from None
+    return model.eval(), metadata
