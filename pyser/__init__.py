@@ -9,22 +9,24 @@ from pyser import native as native  # before numpy and torch
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pyser.ser.fusion_predict import FusionPredictor
-    from pyser.ser.predict import Predictor
+    from pyser.ser.predict import Predictor, UtterancePredictor
 
 __version__ = "0.1.0"
 
 
-def load(exp_dir: str | Path) -> Predictor | FusionPredictor:
-    """What `pyser ser train` or `pyser fusion train` left in `exp_dir` (all folds, or one fold's directory), to predict with:
+def load(exp_dir: str | Path) -> Predictor | UtterancePredictor:
+    """What `pyser ser train`, `pyser fusion train` or `pyser cmgi train` left in `exp_dir` (all folds, or one fold's
+    directory), to predict with:
 
     >>> import pyser
     >>> pyser.load("exp/ser_tdnnf12").predict("some.wav").emotion                          # doctest: +SKIP
     'happy'
     """
-    from pyser.ser import fusion_predict, predict
+    from pyser.ser import cmgi_predict, fusion_predict, predict
 
-    return fusion_predict.load(exp_dir) if fusion_predict.is_fusion(exp_dir) else predict.load(exp_dir)
+    if fusion_predict.is_fusion(exp_dir):
+        return fusion_predict.load(exp_dir)
+    return cmgi_predict.load(exp_dir) if cmgi_predict.is_cmgi(exp_dir) else predict.load(exp_dir)
 
 
 def __getattr__(name: str) -> Any:

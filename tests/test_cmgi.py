@@ -338,3 +338,37 @@ def test_command(tiny, tmp_path):
     assert "The paper prints the learning rate 10e-5; the default is 1e-5" in said
     assert CliRunner().invoke(cli, ["cmgi", "rows", "9"]).output.splitlines() == [
         "1 - HuBERT", "9 1 HuBERT, BERT, true words, without CTC"]
+
+
+def test_prediction_is_what_the_test_list_got(tiny, second, capsys):
+    """Of a data directory, which may have no text; what is heard is said too."""
+    import pyser
+    from pyser.ser.listing import print_predictions
+
+    predictor = pyser.load(second / "fold1")
+    said, heard = read_table(second / "fold1/test_posteriors.txt"), read_table(second / "fold1/hyp.txt")
+    for utt, expected in said.items():
+        found = predictor.predict(str(tiny / f"data/{utt}.wav"))
+        assert list(found.posteriors.values()) == pytest.approx([float(p) for p in expected.split()], abs=1e-3)
+        assert found.transcript == heard[utt]
+    assert predictor.seen == {"spk2", "spk3"}
+    outputs = []
+    for text in (True, False):
+        (tiny / "data/text").rename(tiny / "aside") if not text else None
+        assert print_predictions(predictor, [str(tiny / "data")], "json") == 0
+        outputs.append(capsys.readouterr().out)
+    (tiny / "aside").rename(tiny / "data/text")
+    assert outputs[0] == outputs[1] and len(outputs[0].splitlines()) == 18
+    assert len(pyser.load(second).models) == 3
+    with pytest.raises(PyserError, match="nothing to draw over time"):
+        from pyser.ser.plot import plot_posteriors
+
+        plot_posteriors(predictor, str(tiny / "data/spk1-00.wav"), tiny / "a.png")
+
+
+def test_no_prediction_of_words_that_are_not_heard(tiny, tmp_path):
+    import pyser
+
+    run(tiny, tmp_path, config_of(tiny, "8", num_epochs=1), ["1"])
+    with pytest.raises(PyserError, match="reads words that it does not hear"):
+        pyser.load(tmp_path)

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import overload
 
 import numpy as np
 import torch
@@ -21,14 +20,13 @@ from pyser.config import read_conf
 from pyser.encoders.decode import BeamConfig, Search, load_search
 from pyser.encoders.speech import SpeechEncoder, load_speech
 from pyser.encoders.text import TextEncoder, load_text
-from pyser.encoders.waves import RATE
 from pyser.errors import PyserError
 from pyser.features.mfcc import MfccConfig, mfcc
 from pyser.files import read_json, write_json, write_text
 from pyser.kaldi.wav import INT16
 from pyser.ser.fusion import HIDDEN, FusionModel, read_fusion
-from pyser.ser.predict import AnyAudio, Prediction, seen_speakers, trained_folds
-from pyser.ser.recording import Audio, Recording, naming, read_recording
+from pyser.ser.predict import Prediction, UtterancePredictor, seen_speakers, trained_folds
+from pyser.ser.recording import Recording, naming
 from pyser.ser.streams import StreamExamples
 
 MADE = "mfcc", HIDDEN, "text"  # streams that can be made of a recording
@@ -47,7 +45,7 @@ class FusionFrontend:
 
 
 @dataclass(frozen=True)
-class FusionPredictor:
+class FusionPredictor(UtterancePredictor):
     """What `pyser.load` gives of a fusion, to call `predict` of."""
 
     frontend: FusionFrontend
@@ -58,28 +56,9 @@ class FusionPredictor:
     text: TextEncoder | None
     seen: frozenset[str] = frozenset()  # speakers that a fold was trained or selected on
 
-    rate = RATE
-
     @property
     def labels(self) -> tuple[str, ...]:
         return self.models[0].labels
-
-    def of_speakers(self) -> str:
-        """What is to be known of utterances whose speaker is: nothing."""
-        return ""
-
-    @overload
-    def predict(self, audio: Audio) -> Prediction: ...
-
-    @overload
-    def predict(self, audio: list[AnyAudio]) -> list[Prediction]: ...
-
-    def predict(self, audio: Audio | list[AnyAudio]) -> Prediction | list[Prediction]:
-        """The emotion of a path or of (samples, rate), in any format and at any rate, as `read_recording` takes them; of a
-        list of these, all their emotions."""
-        if isinstance(audio, list):
-            return [self.predict(one) for one in audio]
-        return self.predict_recording(read_recording(audio, self.rate))
 
     def predict_recording(self, recording: Recording) -> Prediction:
         """The largest mean over the folds of the posteriors, and what the speech encoder of the front end hears."""

@@ -11,8 +11,7 @@ import numpy as np
 
 from pyser.errors import PyserError
 from pyser.features.cmvn import cmvn_stats
-from pyser.ser.fusion_predict import FusionPredictor
-from pyser.ser.predict import Features, Prediction, Predictor
+from pyser.ser.predict import Features, Prediction, Predictor, UtterancePredictor
 from pyser.ser.recording import Recording
 from pyser.ser.utterances import Utterance, utterances
 
@@ -20,7 +19,7 @@ _WIDTH = 5  # of a posterior
 
 
 def print_predictions(
-    predictor: Predictor | FusionPredictor, sources: Sequence[str], form: str = "table", allow_pipes: bool = False
+    predictor: Predictor | UtterancePredictor, sources: Sequence[str], form: str = "table", allow_pipes: bool = False
 ) -> int:
     """Print the predictions of `sources` (see `utterances`), and to stderr what was converted and what is wrong; returns how
     many could not be predicted. form: table, or json for an object a line."""
@@ -55,11 +54,11 @@ def print_predictions(
 
 
 def predictions(
-    predictor: Predictor | FusionPredictor, found: Sequence[Utterance]
+    predictor: Predictor | UtterancePredictor, found: Sequence[Utterance]
 ) -> Iterator[tuple[Utterance, Prediction | PyserError]]:
     """Each utterance and its emotion, or what is wrong with it. i-vectors are carried over from one utterance of a speaker to
     his next where those of the training features were; features are normalised by all his utterances where those were."""
-    if isinstance(predictor, FusionPredictor):
+    if isinstance(predictor, UtterancePredictor):
         yield from _each_alone(predictor, found)
         return
     for _, group in groupby(found, key=lambda one: (one.source, one.speaker or one)):
@@ -82,7 +81,7 @@ def predictions(
 
 
 def _each_alone(
-    predictor: FusionPredictor, found: Sequence[Utterance]
+    predictor: UtterancePredictor, found: Sequence[Utterance]
 ) -> Iterator[tuple[Utterance, Prediction | PyserError]]:
     for utterance in found:
         try:

@@ -10,8 +10,7 @@ import numpy as np
 
 from pyser.errors import PyserError
 from pyser.scoring.figures import new_figure, save
-from pyser.ser.fusion_predict import FusionPredictor
-from pyser.ser.predict import Predictor
+from pyser.ser.predict import Predictor, UtterancePredictor
 from pyser.ser.recording import Audio, Recording, read_recording
 from pyser.ser.utterances import utterances
 
@@ -21,14 +20,14 @@ WINDOW = 0.025  # seconds of a column of the spectrogram
 RANGE = 70.0  # dB below the loudest
 
 
-def plot_posteriors(predictor: Predictor | FusionPredictor, audio: Audio, path: str | Path) -> str:
+def plot_posteriors(predictor: Predictor | UtterancePredictor, audio: Audio, path: str | Path) -> str:
     """Spectrogram and posteriors (stacked, a running mean, of all folds) of `audio`; the decision on the whole in the title.
     Returns what was converted, '' if nothing.
 
     audio : as `read_recording` takes it, or DATA_DIR:UTTERANCE, which is heard alone: its i-vectors begin anew
     """
-    if isinstance(predictor, FusionPredictor):
-        raise PyserError("a fusion decides of utterances, not of their frames: there is nothing to draw over time")
+    if isinstance(predictor, UtterancePredictor):
+        raise PyserError("this system decides of utterances, not of their frames: there is nothing to draw over time")
     recording = _utterance(audio, predictor.rate) or read_recording(audio, predictor.rate)
     feats = predictor.features(recording)
     found = predictor.decide(recording, feats)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -194,6 +195,38 @@ class Predictor:
             for network, rows in zip(self.networks, feats.folds, strict=True):
                 folds.append(torch.cat([network.classifier(x).exp() for x in torch.from_numpy(rows).split(CHUNK)]))
         return np.asarray(torch.stack(folds).mean(dim=0))
+
+
+class UtterancePredictor(ABC):
+    """What `pyser.load` gives of a system that decides of each recording as a whole, and by itself."""
+
+    rate = 16000  # Hz, of speech encoders
+    seen: frozenset[str]
+
+    @property
+    @abstractmethod
+    def labels(self) -> tuple[str, ...]: ...
+
+    @abstractmethod
+    def predict_recording(self, recording: Recording) -> Prediction:
+        """Of one at self.rate."""
+
+    def of_speakers(self) -> str:
+        """What is to be known of utterances whose speaker is: nothing."""
+        return ""
+
+    @overload
+    def predict(self, audio: Audio) -> Prediction: ...
+
+    @overload
+    def predict(self, audio: list[AnyAudio]) -> list[Prediction]: ...
+
+    def predict(self, audio: Audio | list[AnyAudio]) -> Prediction | list[Prediction]:
+        """The emotion of a path or of (samples, rate), in any format and at any rate, as `read_recording` takes them; of a
+        list of these, all their emotions."""
+        if isinstance(audio, list):
+            return [self.predict(one) for one in audio]
+        return self.predict_recording(read_recording(audio, self.rate))
 
 
 def trained_folds(exp_dir: str | Path, missing: str, command: str) -> tuple[list[Path], Path]:
