@@ -1,0 +1,92 @@
+"""Seconds and memory of a step of the full-size pair, HuBERT-large and BERT-base with random parameters, CmGI's second stage:
+python tests/bench/cmgi.py [--batch 2] [--accumulate 8] [--seconds 10] [--steps 1] [--gradient-checkpointing]
+[--precision bfloat16]. Without the checkpoint behind an epoch (5 GB), on a GPU if there is one."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+import pyser  # noqa: F401  (before torch)
+
+import numpy as np  # isort: skip
+import torch
+from transformers import BertConfig, BertModel, HubertConfig, HubertForCTC
+
+from pyser.encoders.speech import SpeechEncoder
+from pyser.encoders.vocabulary import ENGLISH
+from pyser.encoders.waves import RATE
+from pyser.ser.cmgi import CmgiExamples, CmgiSystem, CmgiTraining
+from pyser.ser.folds import Fold
+from pyser.training.loop import train
+
+WORDS = "WHAT DO YOU MEAN YOU HAVE NO IDEA WHERE THE OTHER ONE IS I TOLD YOU ALL OF THIS BEFORE WE LEFT THE HOUSE"
+LARGE = dict(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096, conv_bias=True,
+             feat_extract_norm="layer", do_stable_layer_norm=True, ctc_zero_infinity=True, vocab_size=len(ENGLISH),
+             pad_token_id=ENGLISH.blank)
+
+
+class Finished(Exception):
+    """All steps are done."""
+
+
+def write_encoders(root: Path) -> None:
+    """hubert and bert; the words of the latter are the letters."""
+    SpeechEncoder(HubertForCTC(HubertConfig(**LARGE)), ENGLISH).save(root / "hubert")
+    BertModel(BertConfig()).save_pretrained(root / "bert")
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"{mark}{letter}" for mark in ("", "##") for letter in
+                                                           "abcdefghijklmnopqrstuvwxyz")]
+    (root / "bert/vocab.txt").write_text("".join(f"{piece}\n" for piece in pieces))
+    (root / "bert/tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer", "do_lower_case": True}))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--accumulate", type=int, default=8)
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--steps", type=int, default=1)
+    parser.add_argument("--gradient-checkpointing", action="store_true")
+    parser.add_argument("--precision", default="float32")
+    given = parser.parse_args()
+    rng, count = np.random.default_rng(0), given.batch * given.accumulate * given.steps
+    waves = [0.1 * rng.standard_normal(round(given.seconds * RATE), np.float32) for _ in range(count)]
+    examples = CmgiExamples(np.arange(count) % 4, waves, [WORDS] * count, [WORDS] * count)
+    with tempfile.TemporaryDirectory() as directory:
+        root = Path(directory)
+        write_encoders(root)
+        config = CmgiTraining(str(root / "hubert"), str(root / "bert"), num_epochs=1, batch_utterances=given.batch,
+                              accumulate=given.accumulate, gradient_checkpointing=given.gradient_checkpointing,
+                              precision=given.precision)
+        system = CmgiSystem(config, None, {})
+        model = system.model(["ang", "hap", "neu", "sad"], examples, Fold("1", (), (), ()))
+        cuda = next(model.parameters()).is_cuda
+        times = [time.monotonic()]
+
+        def after(_: torch.nn.Module) -> None:
+            if cuda:
+                torch.cuda.synchronize()
+            times.append(time.monotonic())
+            if len(times) > given.steps:
+                raise Finished
+
+        try:
+            train(model, lambda epoch: system.batches(examples, epoch), given.accumulate * given.steps,
+                  lambda model, batch, _: system.loss(model, examples, batch, torch.ones(4)), root / "exp", system.training,
+                  after_step=after)
+        except Finished:
+            pass
+    peak = torch.cuda.max_memory_allocated() / 2**10 if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    how = f"{given.precision}{', gradient checkpointing' if given.gradient_checkpointing else ''}"
+    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.0f} M parameters, torch {torch.__version__}, "
+          f"{'GPU' if cuda else f'{torch.get_num_threads()} threads'}, {how}, {given.batch} x {given.accumulate} "
+          f"utterances of {given.seconds:g} s: {' '.join(f'{s:.1f}' for s in np.diff(times))} s a step, "
+          f"peak {peak / 2**20:.1f} GiB")
+
+
+if __name__ == "__main__":
+    main()
