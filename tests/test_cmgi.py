@@ -1,6 +1,8 @@
 """Systems of speech and the words heard in it, fold by fold, on tiny random encoders."""
 
 import json
+import os
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -109,6 +111,16 @@ def test_results_have_wer(first, second):
     with pytest.raises(PyserError, match="differ from test.list"):
         score_experiment(second)
     (second / "hyp").rename(second / "fold2/hyp.txt")
+
+
+def test_seeds_of_two_stages_are_one_system(second):
+    """Each begins with the first stage of its own seed."""
+    result = score_experiment(second)
+    other = {**result, "name": "cmgi_seed1", "seed": 1, "wer": {**result["wer"], "pooled": result["wer"]["pooled"] + 2},
+             "config": {**result["config"], "seed": 1, "init": result["config"]["init"] + "_seed1"}}
+    last = results_table([result, other]).split("\n\n")[0].splitlines()[-1]
+    assert last.startswith("cmgi, 2 seeds")
+    assert float(last.split()[-1]) == pytest.approx(result["wer"]["pooled"] + 1, abs=0.06)
 
 
 def test_the_second_stage_begins_with_the_first(tiny, first, tmp_path):
@@ -263,6 +275,20 @@ def test_killed_in_the_third_fold(tiny, first, second, tmp_path, monkeypatch):
         assert (tmp_path / f"fold{fold}/hyp.txt").read_text() == (second / f"fold{fold}/hyp.txt").read_text()
     keys = "mean", "pooled", "wer", "decisions"
     assert [score_experiment(tmp_path)[key] for key in keys] == [score_experiment(second)[key] for key in keys]
+
+
+def test_another_first_stage_is_trained_on_anew(tiny, first, tmp_path, capsys):
+    """Only the fold that begins with it."""
+    shutil.copytree(first, tmp_path / "first")
+    config = config_of(tiny, init=str(tmp_path / "first"), num_epochs=1)
+    run(tiny, tmp_path / "exp", config, ["1", "2"])
+    again = tmp_path / "first/fold2/final.safetensors"
+    again.write_bytes(again.read_bytes())
+    os.utime(again, (1, 1))
+    capsys.readouterr()
+    run(tiny, tmp_path / "exp", config, ["1", "2"])
+    said = capsys.readouterr().out
+    assert "fold 1: finished before" in said and "fold 2: the features have changed since; training it again" in said
 
 
 def test_a_head_of_its_own_for_an_encoder_without(tiny, tmp_path):

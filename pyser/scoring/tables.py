@@ -72,7 +72,8 @@ def layers_table(results: Sequence[Results]) -> str:
 def made_with(result: Results) -> str:
     """One line: node, seed and all else that the result says about how it was made."""
     said = {"node": result["node"], "seed": str(result["seed"])} | statements(result)
-    return f"{result['name']}: " + ", ".join(f"{name} {value}" for name, value in said.items() if value != "not stated")
+    return f"{result['name']}: " + ", ".join(f"{name} {value}" for name, value in said.items()
+                                        if value not in ("", "not stated"))
 
 
 def comparisons(systems: Sequence[Sequence[Results]]) -> str:

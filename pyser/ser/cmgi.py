@@ -225,11 +225,12 @@ class CmgiSystem:
         recordings = None if self.waves is None else dict.fromkeys(self.waves.utterances)
         return {"recording in wav.scp": recordings, "words to read": self.read}
 
-    def inputs(self, utts: Sequence[str]) -> list[str]:
+    def inputs(self, utts: Sequence[str], fold: str = "") -> list[str]:
+        first = [str(first_stage(self.config, fold))] if fold and self.config.init else []
         if self.waves is None:
-            return []
+            return first
         recordings, segments = self.waves.lists["wav.scp"], self.waves.lists.get("segments", {})
-        return [recordings[segments[utt].split()[0] if utt in segments else utt] for utt in utts]
+        return [recordings[segments[utt].split()[0] if utt in segments else utt] for utt in utts] + first
 
     def load(self, utts: Sequence[str], classes: Mapping[str, int], part: str) -> CmgiExamples:
         label = np.array([classes[utt] for utt in utts], dtype=np.int64)
@@ -252,7 +253,7 @@ class CmgiSystem:
     def model(self, labels: Sequence[str], examples: CmgiExamples, fold: Fold) -> CmgiModel:
         model = build(self.config, labels)
         if self.config.init:
-            begin_with(model, Path(self.config.init) / f"fold{fold.name}" / "final.safetensors", fold)
+            begin_with(model, first_stage(self.config, fold.name), fold)
         if model.speech is not None:
             model.speech.freeze(self.config.freeze)
         if self.config.gradient_checkpointing:
@@ -312,6 +313,11 @@ def build(config: CmgiTraining, labels: Sequence[str]) -> CmgiModel:
     if config.text:
         text = LstmText.new() if config.text == LSTM else load_text(config.text)
     return CmgiModel(config, labels, speech, text)
+
+
+def first_stage(config: CmgiTraining, fold: str) -> Path:
+    """The model whose speech encoder a fold begins with."""
+    return Path(config.init) / f"fold{fold}" / "final.safetensors"
 
 
 def begin_with(model: CmgiModel, path: Path, fold: Fold) -> None:

@@ -62,8 +62,8 @@ class System(Protocol, Generic[Examples, Batch, Model]):
     def tables(self) -> dict[str, Mapping[str, object] | None]:
         """What an utterance needs, in words -> the utterances that have it; None where it is not used."""
 
-    def inputs(self, utts: Sequence[str]) -> list[str]:
-        """All rxfilenames that `load` would read."""
+    def inputs(self, utts: Sequence[str], fold: str = "") -> list[str]:
+        """All rxfilenames that `load` would read; of a fold also the model that it begins with, if it does."""
 
     def load(self, utts: Sequence[str], classes: Mapping[str, int], part: str) -> Examples:
         """part: train, valid or test; classes: the number of each utterance's emotion."""
@@ -176,7 +176,8 @@ def train_fold(system: System[Any, Any, Any], corpus: Corpus, name: str, out_dir
     folds' features."""
     fold, emotions, labels = corpus.folds[name], corpus.emotions, corpus.labels
     utts = *fold.train, *fold.valid, *fold.test
-    digests = fold.digests() | {"feats": _digest(system, utts), "labels": digest(f"{utt} {emotions[utt]}" for utt in utts)}
+    told = digest(f"{utt} {emotions[utt]}" for utt in utts)
+    digests = fold.digests() | {"feats": _digest(system, utts, name), "labels": told}
     if _finished(out_dir, fold, digests):
         return f"fold {name}: finished before"
     classes = {utt: labels.index(emotions[utt]) for utt in utts}
@@ -245,9 +246,9 @@ def _settings(
     write_json(path, settings)
 
 
-def _digest(system: System[Any, Any, Any], utts: Sequence[str]) -> str:
+def _digest(system: System[Any, Any, Any], utts: Sequence[str], fold: str = "") -> str:
     """Changes when the archives of the utterances' features are written again."""
-    entries = system.inputs(utts)
+    entries = system.inputs(utts, fold)
     archives = sorted({entry.split("[")[0].rsplit(":", 1)[0] for entry in entries})
     stats = [os.stat(path) for path in archives if os.path.exists(path)]
     return digest([*utts, *entries, *(f"{s.st_size} {s.st_mtime_ns}" for s in stats)])

@@ -142,7 +142,7 @@ class FusionSystem:
         recordings = None if self.waves is None else dict.fromkeys(self.waves.utterances)
         return tables | {"recording in wav.scp": recordings, "transcript in text": self.transcripts}
 
-    def inputs(self, utts: Sequence[str]) -> list[str]:
+    def inputs(self, utts: Sequence[str], fold: str = "") -> list[str]:
         return [table[utt] for table in self.rxfilenames.values() for utt in utts]
 
     def load(self, utts: Sequence[str], classes: Mapping[str, int], part: str) -> StreamExamples:

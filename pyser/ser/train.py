@@ -53,7 +53,7 @@ class FrameSystem:
         return {"features in feats.scp": self.feats, "i-vectors": self.ivectors, "vad": self.vad,
                 "CMVN statistics of the speaker": self.cmvn}
 
-    def inputs(self, utts: Sequence[str]) -> list[str]:
+    def inputs(self, utts: Sequence[str], fold: str = "") -> list[str]:
         tables = self.feats, self.ivectors, self.vad, self.cmvn
         return [table[utt] for table in tables if table is not None for utt in utts]
 
