@@ -359,6 +359,10 @@ def test_bad_settings(tiny, tmp_path):
     with pytest.raises(PyserError, match="text: missing; the words to learn from"):
         run(tiny, tmp_path / "exp", config_of(tiny), data=blind)
     run(tiny, tmp_path / "exp", config_of(tiny, "1", num_epochs=1), ["1"], blind)  # (HuBERT alone needs none)
+    soundfile.write(blind / "short.wav", np.zeros(200), 16000)
+    write_table(blind / "wav.scp", {**read_table(tiny / "data/wav.scp"), "spk1-03": str(blind / "short.wav")})
+    with pytest.raises(PyserError, match="spk1-03: 200 samples, and the speech encoder needs"):
+        run(tiny, tmp_path / "short", config_of(tiny, "1", num_epochs=1), ["1"], blind)
     with pytest.raises(PyserError, match="not a pyser cmgi"):
         from pyser.nn.model_io import save
 

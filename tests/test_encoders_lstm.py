@@ -72,8 +72,8 @@ def test_gradients_reach_all(las):
 
 
 def test_too_short_is_an_error(las):
-    with pytest.raises(PyserError, match="100 samples are less than one window of 25 ms"):
-        las(waves(100))
+    with pytest.raises(PyserError, match="399 samples are less than one frame, which has 400"):
+        las(waves(399))
     assert las(waves(400)).lengths.tolist() == [1]
 
 

@@ -23,6 +23,7 @@ STACKED = 4  # frames of 10 ms that become one
 START, END = (ENGLISH.tokens.index(token) for token in ("<s>", "</s>"))
 MAX_TEXT = 512  # characters; more are cut off
 FBANK = FbankConfig(num_mel_bins=40, dither=0.0)
+WINDOW = 400  # samples of a frame
 MEAN, STD = 12.0, 4.0  # of filterbanks, about those of speech; loudness and colour of an utterance are left in it
 
 
@@ -159,6 +160,6 @@ def _stacked(wave: np.ndarray) -> np.ndarray:
     """(T / STACKED, 160) filterbanks of samples; at least one frame."""
     feats = fbank(wave * np.float32(INT16), FBANK)
     if not len(feats):
-        raise PyserError(f"{len(wave)} samples are less than one window of {FBANK.frame_length:g} ms")
+        raise PyserError(f"{len(wave)} samples are less than one frame, which has {WINDOW}")
     feats = np.pad((feats - MEAN) / STD, ((0, -len(feats) % STACKED), (0, 0))).astype(np.float32)
     return feats.reshape(len(feats) // STACKED, -1)

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyser.device import choose_device
-from pyser.encoders.lstm import LasRecogniser, LstmText
+from pyser.encoders.lstm import WINDOW, LasRecogniser, LstmText
 from pyser.encoders.recogniser import Recogniser, load_recogniser
 from pyser.encoders.speech import SpeechOutput, load_speech
 from pyser.encoders.text import TextEncoder, load_text
@@ -191,12 +191,14 @@ class CmgiExamples:
 @dataclass(frozen=True)
 class CmgiSystem:
     """waves: None without a speech encoder. transcripts: utterance -> words, normalised; read by nothing but training, where
-    config.transcript does not say `text`. others: of another recogniser, likewise."""
+    config.transcript does not say `text`. others: of another recogniser, likewise. shortest: samples that a wave must
+    have."""
 
     config: CmgiTraining
     waves: Waves | None
     transcripts: Mapping[str, str]
     others: Mapping[str, str] | None = None
+    shortest: int = 1
 
     @property
     def selection(self) -> str:
@@ -235,6 +237,10 @@ class CmgiSystem:
     def load(self, utts: Sequence[str], classes: Mapping[str, int], part: str) -> CmgiExamples:
         label = np.array([classes[utt] for utt in utts], dtype=np.int64)
         waves = None if self.waves is None else [self.waves[utt] for utt in utts]
+        for utt, wave in zip(utts, waves or (), strict=False):
+            if len(wave) < self.shortest:
+                raise PyserError(f"{utt}: {len(wave)} samples, and the speech encoder needs {self.shortest}; take it out of "
+                                 "the data directory")
         size = sum(wave.nbytes for wave in waves or ())
         print(f"{part}: {len(utts)} utterances, {size / 2**20:.0f} MiB of memory", flush=True)
         read = self.read
@@ -346,7 +352,10 @@ def train_cmgi(
     exp_dir/text: the transcripts, normalised, for WER; foldN/hyp.txt: what was heard on the test list.
     """
     data_dir = Path(data_dir)
-    vocabulary = ENGLISH if config.speech in ("", LSTM) else load_speech(config.speech).vocabulary or ENGLISH
+    vocabulary, shortest = ENGLISH, WINDOW
+    if config.speech not in ("", LSTM):
+        encoder = load_speech(config.speech)
+        vocabulary, shortest = encoder.vocabulary or ENGLISH, encoder.num_samples(1)
 
     def words(path: str | Path) -> dict[str, str]:
         return {utt: vocabulary.normalise(said) for utt, said in read_table(path).items()}
@@ -357,9 +366,9 @@ def train_cmgi(
         raise PyserError(f"{text}: missing; the words to learn from are in it")
     transcripts = words(text) if reads else {}
     others = words(config.transcript) if config.text and config.transcript not in ("asr", "text") else None
-    if config.asr_weight:
+    if config.asr_weight or config.hears:
         write_table(Path(exp_dir) / "text", transcripts)
-    system = CmgiSystem(config, Waves(data_dir) if config.speech else None, transcripts, others)
+    system = CmgiSystem(config, Waves(data_dir) if config.speech else None, transcripts, others, shortest)
     return run_folds(system, data_dir, folds_dir, exp_dir, only, max_dropped)
 
 
