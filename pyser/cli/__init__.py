@@ -28,6 +28,8 @@ GROUPS = {
     "ser": "train and apply emotion classifiers",
     "fusion": "emotion from MFCC, hidden states of a speech encoder and words",
     "cmgi": "emotion from speech and the words that it is heard to say",
+    "sentiment": "of transcripts, by a text model",
+    "sa2sr": "activation, valence and dominance by an encoder pretrained on speech, its words and their sentiment",
     "score": "UA, WA, confusion, tables, figures, WER",
 }
 

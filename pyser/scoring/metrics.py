@@ -42,6 +42,25 @@ def weighted_accuracy(counts: np.ndarray) -> float:
     return float(np.trace(counts) / counts.sum()) if counts.sum() else float("nan")
 
 
+def area_under_curve(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Mean over the classes of the area under the ROC curve of each against all others: scores (N, K), labels (N,) from 0.
+    Equal scores count half; a class that all or none of the N are of does not count.
+
+    >>> area_under_curve(np.array([[0.9, 0.1], [0.4, 0.6], [0.5, 0.5]]), np.array([0, 1, 1]))
+    1.0
+    """
+    from scipy.stats import rankdata
+
+    areas = []
+    for number in range(scores.shape[1]):
+        inside = labels == number
+        positives, negatives = int(inside.sum()), int((~inside).sum())
+        if positives and negatives:  # Mann and Whitney's U over the number of pairs
+            ranks = rankdata(scores[:, number])
+            areas.append((ranks[inside].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+    return float(np.mean(areas)) if areas else float("nan")
+
+
 def macro_f1(counts: np.ndarray) -> float:
     """Mean of the classes' F1 = 2 tp / (2 tp + fp + fn), over the classes that occur as reference or hypothesis."""
     seen = counts.sum(axis=0) + counts.sum(axis=1)

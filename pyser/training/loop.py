@@ -30,7 +30,7 @@ Batch = TypeVar("Batch")
 Model = TypeVar("Model", bound=nn.Module)
 Stats = dict[str, float]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-NOT_SETTINGS = ("keep_checkpoints", "keep_best", "start_epoch")  # may differ when a run goes on
+NOT_SETTINGS = ("keep_checkpoints", "keep_best", "patience", "start_epoch")  # may differ when a run goes on
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,9 @@ class TrainConfig:
     the parameters' change in a step, 0 for none. precision: of the loss function's products (torch.autocast): float32,
     bfloat16, or float16 on a GPU. start_epoch: 0 goes on after the newest checkpoint, N after epoch-(N-1).pt, later ones
     being deleted. keep_checkpoints: how many of the last, 0 for all. keep_best: and the epoch of the highest valid_<this>, of
-    equal ones that of the lowest valid_loss. accumulate: batches whose gradients make one step. learning_rate_factors: of
-    parameters whose names begin so, 1 for all others; not for ng-sgd.
+    equal ones that of the lowest valid_loss. patience: after so many epochs without a better one, training ends; 0: never.
+    accumulate: batches whose gradients make one step. learning_rate_factors: of parameters whose names begin so, 1 for all
+    others; not for ng-sgd.
     """
 
     num_epochs: int
@@ -53,6 +54,7 @@ class TrainConfig:
     seed: int = 0
     keep_checkpoints: int = 0
     keep_best: str = ""
+    patience: int = 0
     optimizer: str = "adamw"
     max_param_change: float = 0.0
     precision: str = "float32"
@@ -71,6 +73,8 @@ class TrainConfig:
             raise PyserError(f"precision is {self.precision}; it must be one of {', '.join(DTYPES)}")
         if self.precision == "float16" and (self.optimizer == "ng-sgd" or not torch.cuda.is_available()):
             raise PyserError("precision float16 needs a GPU, and adam or adamw; take bfloat16")
+        if self.patience < 0 or (self.patience and not self.keep_best):
+            raise PyserError(f"patience is {self.patience}; it must be at least 0, and needs a figure to look at")
         if not 0 <= self.start_epoch <= self.num_epochs:
             raise PyserError(f"start_epoch is {self.start_epoch}; it must be one of 1 to {self.num_epochs}, or 0")
         if self.accumulate < 1:
@@ -132,6 +136,10 @@ def train(
     history = _resume(out_dir, run)
     events = Events(out_dir, len(history) * steps_per_epoch)
     for epoch in range(len(history) + 1, config.num_epochs + 1):
+        if config.patience and history and epoch - 1 - best_epoch(history, config.keep_best)["epoch"] >= config.patience:
+            if distributed.rank() == 0:
+                print(f"{config.patience} epochs without a better valid_{config.keep_best}: finished", flush=True)
+            break
         set_seed(config.seed * 100_003 + epoch, distributed.rank())
         started = time.monotonic()
         row: dict[str, float] = {"epoch": epoch, **run.epoch(epoch, batches(epoch), events)}
