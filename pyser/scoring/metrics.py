@@ -42,6 +42,19 @@ def weighted_accuracy(counts: np.ndarray) -> float:
     return float(np.trace(counts) / counts.sum()) if counts.sum() else float("nan")
 
 
+def concordance(x: np.ndarray, y: np.ndarray) -> float:
+    """Concordance correlation coefficient of x and y (N,), in float64, with the variances of n, not n - 1 (L. I.-K. Lin,
+    Biometrics 45, 1989); 0 where both are constant.
+
+    >>> concordance(np.array([1, 2, 3]), np.array([2, 3, 4]))
+    0.5714285714285714
+    """
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    dx, dy = x - x.mean(), y - y.mean()
+    below = (dx**2).mean() + (dy**2).mean() + (x.mean() - y.mean()) ** 2
+    return float(2 * (dx * dy).mean() / below) if below > 0 else 0.0
+
+
 def area_under_curve(scores: np.ndarray, labels: np.ndarray) -> float:
     """Mean over the classes of the area under the ROC curve of each against all others: scores (N, K), labels (N,) from 0.
     Equal scores count half; a class that all or none of the N are of does not count.

@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,51 +39,23 @@ def score_experiment(exp_dir: str | Path) -> Results:
     exp_dir = Path(exp_dir)
     settings = read_json(exp_dir / "ser.json", "labels", "config", "folds")
     emotions, speakers = read_table(exp_dir / "utt2emo"), read_table(exp_dir / "utt2spk")
-    labels, asked = settings["labels"], settings["folds"]
-    unasked = {path.parent.name for path in exp_dir.glob("fold*/test_posteriors.txt")} - {f"fold{name}" for name in asked}
-    if unasked:
-        raise PyserError(f"{exp_dir}: {min(unasked)} is not among the folds of ser.json, so its result would be left out; "
-                         "move it elsewhere, or train all folds again")
+    labels = settings["labels"]
     folds: list[dict[str, Any]] = []
     decisions: dict[str, list[str]] = {}  # utterance -> fold, label, decision
-    missing = []
-    features: dict[str, str] = {}  # fold -> digest of what it was trained on
     said = read_table(exp_dir / "text") if (exp_dir / "text").exists() else {}
     words: dict[str, Errors] = {}  # fold -> of a system that also hears words
-    for name, num_asked in asked.items():
-        directory = exp_dir / f"fold{name}"
-        if not (directory / "test_posteriors.txt").exists():
-            missing.append(name)
-            continue
-        fold = read_fold(directory, name)
-        check_leaks(fold, speakers)
-        checkpoint = check_checkpoint(directory / "final.safetensors", fold, settings, emotions)
-        features[name] = checkpoint.get("features", "")
-        other = next((before for before in features if features[before] != features[name]), None)
-        if other is not None:
-            raise PyserError(f"{exp_dir}: folds {other} and {name} were trained on different features; train both again")
-        hyps = read_decisions(directory / "test_posteriors.txt", fold.test, labels)
-        if checkpoint.get("posteriors") != digest(read_lines(directory / "test_posteriors.txt")):
-            raise PyserError(f"{directory}/test_posteriors.txt: not what the checkpoint beside it gave; train this fold "
-                             "again")
-        twice = decisions.keys() & hyps.keys()
-        if twice:
-            raise PyserError(f"{exp_dir}: {min(twice)} is in the test list of two folds; pooling would count it twice")
-        if said and (directory / "hyp.txt").exists():
-            words[name] = _word_errors(directory / "hyp.txt", fold.test, said)
-        refs = {utt: emotions[utt] for utt in fold.test}
-        decisions |= {utt: [name, refs[utt], hyps[utt]] for utt in fold.test}
+    tested, missing = tested_folds(exp_dir, settings, emotions, speakers, "test_posteriors.txt")
+    for one in tested:
+        hyps = {utt: labels[int(np.argmax(row))] for utt, row in one.outputs.items()}
+        refs = {utt: emotions[utt] for utt in one.fold.test}
+        decisions |= {utt: [one.fold.name, refs[utt], hyps[utt]] for utt in one.fold.test}
+        if said and (one.directory / "hyp.txt").exists():
+            words[one.fold.name] = _word_errors(one.directory / "hyp.txt", one.fold.test, said)
         counts = confusion(list(refs.values()), list(hyps.values()), labels)
         folds.append({
-            "name": name, **figures(counts), "confusion": counts.tolist(), "epoch": int(checkpoint["epoch"]),
-            "utterances": {part: len(getattr(fold, part)) for part in PARTS},
-            "test_dropped": num_asked - len(fold.test),
-            "speakers": {part: len({speakers[utt] for utt in getattr(fold, part)}) for part in PARTS},
-            "lists": {part: f"fold{name}/{part}.list" for part in PARTS}, "sha256": fold.digests(),
-            "valid_ua": _valid_ua(directory, int(checkpoint["epoch"])) if fold.valid else None,
+            **one.about(speakers, settings["folds"]), **figures(counts), "confusion": counts.tolist(),
+            "valid_ua": one.valid("ua"),
         })
-    if not folds:
-        raise PyserError(f"{exp_dir}: no finished fold; run `pyser ser train` first")
     pooled = np.sum([fold["confusion"] for fold in folds], axis=0)
     packaged = _packaged(exp_dir / "frontend")
     config, about = settings["config"], settings.get("about", {})
@@ -137,19 +110,77 @@ def _wer(folds: Mapping[str, Errors]) -> dict[str, Any] | None:
     return {"pooled": total.rate, "words": total.n, "folds": {name: e.rate for name, e in folds.items()}} if total.n else None
 
 
+@dataclass(frozen=True)
+class TestedFold:
+    """A finished fold after all checks; outputs: of its network for each utterance of the test list."""
+
+    fold: Fold
+    directory: Path
+    epoch: int
+    outputs: Mapping[str, Sequence[float]]
+
+    def about(self, speakers: Mapping[str, str], asked: Mapping[str, int]) -> dict[str, Any]:
+        """What results say of it, whatever its network gives. asked: fold -> length of the test list, before dropping."""
+        fold = self.fold
+        return {
+            "name": fold.name, "epoch": self.epoch, "utterances": {part: len(getattr(fold, part)) for part in PARTS},
+            "test_dropped": asked[fold.name] - len(fold.test),
+            "speakers": {part: len({speakers[utt] for utt in getattr(fold, part)}) for part in PARTS},
+            "lists": {part: f"fold{fold.name}/{part}.list" for part in PARTS}, "sha256": fold.digests(),
+        }
+
+    def valid(self, figure: str) -> float | None:
+        """Of the epoch that was taken, by the fold's history.json; None if nothing was looked at."""
+        path = self.directory / "history.json"
+        rows: list[dict[str, float]] = json.loads(path.read_text()) if self.fold.valid and path.exists() else []
+        return next((row.get(f"valid_{figure}") for row in rows if row["epoch"] == self.epoch), None)
+
+
+def tested_folds(
+    exp_dir: Path, settings: Results, labelled: Mapping[str, str], speakers: Mapping[str, str], outputs: str
+) -> tuple[list[TestedFold], list[str]]:
+    """The finished folds of exp_dir with what their files `outputs` hold, and the names of those that are not finished;
+    PyserError as score_experiment says. labelled: utterance -> its line in exp_dir's utt2emo or utt2avd."""
+    asked, labels = settings["folds"], settings["labels"]
+    unasked = {path.parent.name for path in exp_dir.glob(f"fold*/{outputs}")} - {f"fold{name}" for name in asked}
+    if unasked:
+        raise PyserError(f"{exp_dir}: {min(unasked)} is not among the folds of ser.json, so its result would be left out; "
+                         "move it elsewhere, or train all folds again")
+    found: list[TestedFold] = []
+    missing: list[str] = []
+    features: dict[str, str] = {}  # fold -> digest of what it was trained on
+    seen: set[str] = set()
+    for name in asked:
+        directory = exp_dir / f"fold{name}"
+        if not (directory / outputs).exists():
+            missing.append(name)
+            continue
+        fold = read_fold(directory, name)
+        check_leaks(fold, speakers)
+        checkpoint = check_checkpoint(directory / "final.safetensors", fold, settings, labelled)
+        features[name] = checkpoint.get("features", "")
+        other = next((before for before in features if features[before] != features[name]), None)
+        if other is not None:
+            raise PyserError(f"{exp_dir}: folds {other} and {name} were trained on different features; train both again")
+        rows = read_outputs(directory / outputs, fold.test, len(labels))
+        if checkpoint.get("posteriors") != digest(read_lines(directory / outputs)):
+            raise PyserError(f"{directory}/{outputs}: not what the checkpoint beside it gave; train this fold again")
+        twice = seen & rows.keys()
+        if twice:
+            raise PyserError(f"{exp_dir}: {min(twice)} is in the test list of two folds; pooling would count it twice")
+        seen |= rows.keys()
+        found.append(TestedFold(fold, directory, int(checkpoint["epoch"]), rows))
+    if not found:
+        raise PyserError(f"{exp_dir}: no finished fold; train the folds first")
+    return found, missing
+
+
 def _packaged(frontend: Path) -> dict[str, Any]:
     """frontend.json, and which acoustic model is beside it; what is not there is not in it."""
     packaged = read_json(frontend / "frontend.json") if (frontend / "frontend.json").exists() else {}
     for model in sorted(frontend.glob("final.*")):
         packaged["acoustic_model"] = identity(model)
     return packaged
-
-
-def _valid_ua(directory: Path, epoch: int) -> float | None:
-    """Of the epoch that was taken, by the fold's history.json; None if nothing was looked at."""
-    path = directory / "history.json"
-    rows: list[dict[str, float]] = json.loads(path.read_text()) if path.exists() else []
-    return next((row.get("valid_ua") for row in rows if row["epoch"] == epoch), None)
 
 
 def check_checkpoint(path: Path, fold: Fold, settings: Results, emotions: Mapping[str, str]) -> dict[str, str]:
@@ -195,21 +226,21 @@ def check_checkpoint(path: Path, fold: Fold, settings: Results, emotions: Mappin
     return metadata
 
 
-def read_decisions(path: Path, utts: Sequence[str], labels: Sequence[str]) -> dict[str, str]:
-    """Utterance -> label of the largest posterior; the file must hold exactly `utts`."""
-    decisions = {}
+def read_outputs(path: Path, utts: Sequence[str], size: int) -> dict[str, list[float]]:
+    """Utterance -> its `size` outputs; the file must hold exactly `utts`."""
+    outputs = {}
     for utt, value in read_table(path).items():
         try:
-            posteriors = [float(word) for word in value.split()]
+            row = [float(word) for word in value.split()]
         except ValueError:
-            posteriors = []
-        if len(posteriors) != len(labels) or not np.isfinite(posteriors).all():
-            raise PyserError(f"{path}: {utt}: expected {len(labels)} numbers, found '{value[:40]}'; train it again")
-        decisions[utt] = labels[int(np.argmax(posteriors))]
-    odd = decisions.keys() ^ set(utts)
+            row = []
+        if len(row) != size or not np.isfinite(row).all():
+            raise PyserError(f"{path}: {utt}: expected {size} numbers, found '{value[:40]}'; train it again")
+        outputs[utt] = row
+    odd = outputs.keys() ^ set(utts)
     if odd:
         raise PyserError(f"{path}: {len(odd)} utterances differ from test.list, e.g. {min(odd)}; train this fold again")
-    return {utt: decisions[utt] for utt in utts}
+    return {utt: outputs[utt] for utt in utts}
 
 
 def read_results(path: str | Path) -> Results:

@@ -1,9 +1,9 @@
 """An emotion experiment: a system trained and tested fold by fold, in files that `pyser score ser` can check.
 
-exp/ser.json utt2emo utt2spk       settings, and the labels and speakers that scoring needs
+exp/ser.json utt2emo utt2spk       settings, and the labels and speakers that scoring needs; of ratings utt2avd
 exp/foldN/{train,valid,test}.list  what was trained on, selected on and tested on, after dropping
 exp/foldN/final.safetensors        metadata: selection, epoch, digests of the lists
-exp/foldN/test_posteriors.txt      utterance and its posteriors, in the order of the labels; written last
+exp/foldN/test_posteriors.txt      utterance and its posteriors, in the order of the labels; written last (test_ratings.txt)
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from pyser.files import read_json, write_json, write_text
 from pyser.kaldi.datadir import write_table
 from pyser.kaldi.perturb import unperturbed
 from pyser.kaldi.tables import read_table
-from pyser.scoring.metrics import unweighted_accuracy, weighted_accuracy
 from pyser.ser.folds import Fold, check_leaks, digest, fold_names, read_fold, write_fold
+from pyser.ser.targets import EMOTIONS, Targets
 from pyser.training import checkpoints
 from pyser.training.loop import TrainConfig, best_epoch, set_seed, train
 
@@ -37,17 +37,17 @@ Loss = tuple[Tensor, dict[str, float]]
 
 
 class Labelled(Protocol):
-    """Utterances in memory; label (U,): the class of each."""
+    """Utterances in memory; label (U,): the class of each, or (U, K): its ratings."""
 
     @property
     def label(self) -> np.ndarray: ...
 
 
 class System(Protocol, Generic[Examples, Batch, Model]):
-    """How utterances become emotions.
+    """How utterances become emotions or ratings (pyser.ser.targets).
 
-    selection `valid`: the epoch with the best UA on the validation list; `last`: fixed epochs, the validation list is trained
-    on as well.
+    selection `valid`: the epoch with the best UA or CCC on the validation list; `last`: fixed epochs, the validation list is
+    trained on as well.
     """
 
     @property
@@ -65,11 +65,11 @@ class System(Protocol, Generic[Examples, Batch, Model]):
     def inputs(self, utts: Sequence[str], fold: str = "") -> list[str]:
         """All rxfilenames that `load` would read; of a fold also the model that it begins with, if it does."""
 
-    def load(self, utts: Sequence[str], classes: Mapping[str, int], part: str) -> Examples:
-        """part: train, valid or test; classes: the number of each utterance's emotion."""
+    def load(self, utts: Sequence[str], classes: Mapping[str, Any], part: str) -> Examples:
+        """part: train, valid or test; classes: the number of each utterance's emotion, or its ratings."""
 
     def class_counts(self, examples: Examples, num_classes: int) -> np.ndarray:
-        """(K,): of whatever is trained, how many there are of each class."""
+        """(K,): of whatever is trained, how many there are of each class, or rated in each dimension."""
 
     def model(self, labels: Sequence[str], examples: Examples, fold: Fold) -> Model:
         """Before training, its input normalised by the training examples."""
@@ -81,7 +81,7 @@ class System(Protocol, Generic[Examples, Batch, Model]):
         """As `pyser.training.loop.train` takes it. weight (K,): of the classes, with which each counts the same."""
 
     def posteriors(self, model: Model, examples: Examples) -> Tensor:
-        """(U, K) float64 of all utterances; the model is in eval mode."""
+        """(U, K) float64 of all utterances, or their ratings; the model is in eval mode."""
 
     def test(self, model: Model, examples: Examples, utts: Sequence[str], out_dir: Path) -> Tensor:
         """The posteriors of the test list; what else there is to say of it goes into files in out_dir."""
@@ -91,18 +91,21 @@ class System(Protocol, Generic[Examples, Batch, Model]):
 
 @dataclass(frozen=True)
 class Corpus:
-    """The folds to train, after what cannot be used was left out, and what is known of their utterances."""
+    """The folds to train, after what cannot be used was left out, and what is known of their utterances: emotions, or
+    ratings, as the table of `targets` has them."""
 
     folds: Mapping[str, Fold]
     emotions: Mapping[str, str]
     labels: Sequence[str]
+    targets: Targets
 
 
 def run_folds(
     system: System[Any, Any, Any], data_dir: str | Path, folds_dir: str | Path, exp_dir: str | Path,
-    only: Sequence[str] = (), max_dropped: float = 0.05,
+    only: Sequence[str] = (), max_dropped: float = 0.05, targets: Targets = EMOTIONS,
 ) -> list[str]:
-    """Train the folds in `folds_dir` (those named in `only`, or all) on the utterances of data_dir's utt2emo and utt2spk.
+    """Train the folds in `folds_dir` (those named in `only`, or all) on the utterances of data_dir's utt2emo (or whatever
+    table has the `targets`) and utt2spk.
 
     Copies of training utterances at other speeds (`pyser data perturb-speed`) are trained on with them, wherever data_dir has
     some. Returns one line per fold. A finished fold is left alone and a half-done one continued; a fold whose features have
@@ -113,9 +116,9 @@ def run_folds(
     unknown = sorted(set(only) - set(names))
     if unknown:
         raise PyserError(f"{folds_dir}: no fold {unknown[0]}; there are: {' '.join(names)}")
-    emotions, speakers = read_table(data_dir / "utt2emo"), read_table(data_dir / "utt2spk")
+    emotions, speakers = read_table(data_dir / targets.table), read_table(data_dir / "utt2spk")
     everything = {name: read_fold(Path(folds_dir) / name, name) for name in names}
-    tables = {"label in utt2emo": {utt: emotion for utt, emotion in emotions.items() if emotion}, **system.tables()}
+    tables = {f"label in {targets.table}": {utt: emotion for utt, emotion in emotions.items() if emotion}, **system.tables()}
     total = {utt for fold in everything.values() for utt in (*fold.train, *fold.valid, *fold.test)}
     copies = _copies(emotions, total)
     usable = _usable(total.union(*copies.values()), tables, max_dropped)
@@ -134,10 +137,10 @@ def run_folds(
         if not kept["test"] or not kept["train"] or (system.selection == "valid" and not kept["valid"]):
             raise PyserError(f"{folds_dir}/{name}: a list has no usable utterance; mend the lists, or without a "
                              "validation list use --selection last")
-    corpus = Corpus(folds, emotions, sorted({emotions[utt] for utt in usable}))
+    corpus = Corpus(folds, emotions, targets.labels({utt: emotions[utt] for utt in usable}), targets)
     asked = {fold.name: len(fold.test) for fold in everything.values()}
     _settings(exp_dir, system, corpus.labels, asked, data_dir, Path(folds_dir))
-    write_table(exp_dir / "utt2emo", {utt: emotions[utt] for utt in usable})
+    write_table(exp_dir / targets.table, {utt: emotions[utt] for utt in usable})
     write_table(exp_dir / "utt2spk", {utt: speakers[utt] for utt in usable})
     features = _digest(system, sorted(usable))
     lines = []
@@ -172,15 +175,15 @@ def _usable(total: set[str], tables: Mapping[str, Mapping[str, object] | None], 
 
 
 def train_fold(system: System[Any, Any, Any], corpus: Corpus, name: str, out_dir: Path, features: str) -> str:
-    """Train, select and test one fold in `out_dir`; returns a line with the validation UA. features: the digest of all
-    folds' features."""
-    fold, emotions, labels = corpus.folds[name], corpus.emotions, corpus.labels
+    """Train, select and test one fold in `out_dir`; returns a line with the validation UA or CCC. features: the digest of
+    all folds' features."""
+    fold, emotions, labels, targets = corpus.folds[name], corpus.emotions, corpus.labels, corpus.targets
     utts = *fold.train, *fold.valid, *fold.test
     told = digest(f"{utt} {emotions[utt]}" for utt in utts)
     digests = fold.digests() | {"feats": _digest(system, utts, name), "labels": told}
-    if _finished(out_dir, fold, digests):
+    if _finished(out_dir, fold, digests, targets.outputs):
         return f"fold {name}: finished before"
-    classes = {utt: labels.index(emotions[utt]) for utt in utts}
+    classes = targets.parse({utt: emotions[utt] for utt in utts}, labels)
     examples = system.load(fold.train, classes, f"fold {name} train")
     valid = system.load(fold.valid, classes, f"fold {name} valid") if fold.valid else None
     per_class = system.class_counts(examples, len(labels))
@@ -193,15 +196,15 @@ def train_fold(system: System[Any, Any, Any], corpus: Corpus, name: str, out_dir
 
     def valid_fn(model: nn.Module) -> dict[str, float]:
         assert valid is not None
-        return _evaluate(system.posteriors(model, valid), valid.label, len(labels))
+        return targets.evaluate(system.posteriors(model, valid), valid.label)
 
     rows = train(
         model, lambda epoch: system.batches(examples, epoch), sum(1 for _ in system.batches(examples, 1)),
         lambda model, batch, progress: system.loss(model, examples, batch, weight), out_dir,
-        replace(system.training, keep_checkpoints=1, keep_best="ua" if valid is not None else ""),
+        replace(system.training, keep_checkpoints=1, keep_best=targets.figure if valid is not None else ""),
         valid_fn=valid_fn if valid is not None else None, describe=lambda batch: f"a batch of fold {name}",
     )
-    best = rows[-1] if valid is None else best_epoch(rows, "ua")
+    best = rows[-1] if valid is None else best_epoch(rows, targets.figure)
     epoch = int(best["epoch"])
     model.load_state_dict(checkpoints.load(checkpoints.path_of(out_dir, epoch))["model"])
     model.eval()
@@ -212,19 +215,12 @@ def train_fold(system: System[Any, Any, Any], corpus: Corpus, name: str, out_dir
         "fold": name, "selection": system.selection, "epoch": str(epoch), "digests": json.dumps(digests),
         "selected_on": digests["valid"] if valid is not None else "", "features": features, "posteriors": digest(lines),
     })
-    write_text(out_dir / "test_posteriors.txt", "".join(f"{line}\n" for line in lines))
+    write_text(out_dir / targets.outputs, "".join(f"{line}\n" for line in lines))
     checkpoints.remove(out_dir)  # history.json stays
-    chosen = f"epoch {epoch}, validation UA {100 * best['valid_ua']:.1f}" if valid is not None else "the last epoch"
+    chosen = "the last epoch"
+    if valid is not None:
+        chosen = f"epoch {epoch}, validation {targets.figure.upper()} {100 * best[f'valid_{targets.figure}']:.1f}"
     return f"fold {name}: {chosen}, {len(fold.test)} test utterances"
-
-
-def _evaluate(posteriors: Tensor, label: np.ndarray, num_labels: int) -> dict[str, float]:
-    """UA and WA over utterances, and their mean loss."""
-    counts = np.zeros((num_labels, num_labels), dtype=np.int64)
-    np.add.at(counts, (label, posteriors.argmax(dim=1).numpy()), 1)
-    right = posteriors[torch.arange(len(posteriors)), torch.from_numpy(label)]
-    loss = float(-right.clamp_min(1e-30).log().mean())
-    return {"ua": unweighted_accuracy(counts), "wa": weighted_accuracy(counts), "loss": loss}
 
 
 def _settings(
@@ -254,7 +250,7 @@ def _digest(system: System[Any, Any, Any], utts: Sequence[str], fold: str = "") 
     return digest([*utts, *entries, *(f"{s.st_size} {s.st_mtime_ns}" for s in stats)])
 
 
-def _finished(out_dir: Path, fold: Fold, digests: dict[str, str]) -> bool:
+def _finished(out_dir: Path, fold: Fold, digests: dict[str, str], outputs: str) -> bool:
     """Whether the fold is trained and tested; if not, its lists are written (or left) and training may go on."""
     path = out_dir / "digests.json"
     if path.exists():
@@ -265,7 +261,7 @@ def _finished(out_dir: Path, fold: Fold, digests: dict[str, str]) -> bool:
         if changed:
             print(f"fold {fold.name}: the features have changed since; training it again", flush=True)
             shutil.rmtree(out_dir)
-    if (out_dir / "test_posteriors.txt").exists() and (out_dir / "final.safetensors").exists() and path.exists():
+    if (out_dir / outputs).exists() and (out_dir / "final.safetensors").exists() and path.exists():
         return True
     write_fold(out_dir, fold)
     write_json(path, digests)
