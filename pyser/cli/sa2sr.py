@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from pyser.cli import options
+
 
 @click.group()
 def group() -> None:
@@ -31,3 +33,27 @@ def pretrain(
     from pyser.ser.pretraining import pretrain as run
 
     run(data_dir, dev_dir, exp_dir, read_conf(conf, PretrainConfig, objective=objective, seed=seed, num_threads=num_threads))
+
+
+@group.command("fine-tune")
+@click.option("--conf", type=click.Path(), help="conf/regression.conf: sizes, schedule and batches, see RegressionConfig")
+@click.option("--encoder", help="a directory of pyser sa2sr pretrain; none: an encoder of random parameters")
+@click.option("--freeze/--no-freeze", default=None, help="the encoder keeps its parameters")
+@click.option("--selection", type=click.Choice(["valid", "last"]), help="best epoch on valid.list, or the last")
+@click.option("--seed", type=int)
+@click.option("--fold", "folds", multiple=True, help="only this fold (may be repeated)")
+@options.max_dropped
+@click.argument("data_dir")
+@click.argument("folds_dir")
+@click.argument("exp_dir")
+def fine_tune(
+    conf: str | None, encoder: str | None, freeze: bool | None, selection: str | None, seed: int | None,
+    folds: tuple[str, ...], max_dropped: float, data_dir: str, folds_dir: str, exp_dir: str,
+) -> None:
+    """One regressor per fold of FOLDS_DIR on the filterbanks and utt2avd of DATA_DIR, into EXP_DIR/fold*."""
+    from pyser.config import read_conf
+    from pyser.ser.regression import RegressionConfig
+    from pyser.ser.regression import fine_tune as run
+
+    config = read_conf(conf, RegressionConfig, encoder=encoder, freeze=freeze, selection=selection, seed=seed)
+    run(data_dir, folds_dir, exp_dir, config, folds, max_dropped)

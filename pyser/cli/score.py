@@ -75,6 +75,42 @@ def compare(results: tuple[str, ...]) -> None:
     print(comparisons(systems_of([read_results(path) for path in results])))
 
 
+@group.command()
+@click.argument("exp_dir")
+def ratings(exp_dir: str) -> None:
+    """Score the folds of EXP_DIR, of activation, valence and dominance: results.json and a table of CCCs."""
+    from pyser.scoring.ratings import fold_table, ratings_table, score_ratings
+
+    results = score_ratings(exp_dir)
+    print(fold_table(results), ratings_table([results]), sep="\n\n")
+    if results["folds_missing"]:
+        print(f"PARTIAL: without fold {', '.join(results['folds_missing'])}, which are not finished")
+    print(f"written: {Path(exp_dir) / 'results.json'}")
+
+
+@group.command("ratings-table")
+@click.option("--format", "style", type=click.Choice(["text", "markdown", "latex"]), default="text", show_default=True)
+@click.argument("results", nargs=-1, required=True)
+def ratings_table_(style: str, results: tuple[str, ...]) -> None:
+    """One table of several results.json of ratings; seeds of one system are summed up."""
+    from pyser.scoring.ratings import ratings_table, read_ratings
+
+    print(ratings_table([read_ratings(path) for path in results], style))
+
+
+@group.command("ratings-compare")
+@click.argument("results", nargs=-1, required=True)
+def ratings_compare(results: tuple[str, ...]) -> None:
+    """Is B's CCC higher than A's? A/results.json B/results.json, or the seeds of systems: paired bootstrap.
+
+    More than two systems: each further one against the first, and p-values corrected for their number after Holm.
+    """
+    from pyser.scoring.ratings import comparisons, read_ratings
+    from pyser.scoring.tables import systems_of
+
+    print(comparisons(systems_of([read_ratings(path) for path in results])))
+
+
 def _bounds(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
     try:
         return tuple(int(one) for one in value.split(","))

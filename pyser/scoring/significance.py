@@ -11,6 +11,7 @@ import numpy as np
 from pyser.errors import PyserError
 
 RESAMPLES = 10_000
+CHUNK = 100  # of them at a time
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,27 @@ def paired_bootstrap(
     total = drawn @ member  # (R + 1, K) utterances per class
     by_class = np.divide(drawn @ (member * gain[:, None]), total, out=np.full(total.shape, np.nan), where=total > 0)
     return {"ua": _difference(np.nanmean(by_class, axis=1)), "wa": _difference(drawn @ gain / n)}
+
+
+def ccc_bootstrap(
+    gold: np.ndarray, a: np.ndarray, b: np.ndarray, seed: int = 0, resamples: int = RESAMPLES
+) -> Difference:
+    """Difference of the CCC of systems A and B when the utterances are drawn again with replacement: gold (N,), a and b
+    (seeds, N); of several seeds the mean of their CCCs. What is covered is said at `paired_bootstrap`."""
+    n, shift = len(gold), gold.mean()  # (the CCC does not change with the origin, its rounding does)
+    y, systems = gold - shift, [x - shift for x in (*a, *b)]
+    sums = np.stack([y, y**2, *(column for x in systems for column in (x, x**2, x * y))], axis=1)  # (N, 2 + 3 systems)
+    rng, rows = np.random.default_rng(seed), [sums.mean(axis=0)[None]]  # the first row is the test set itself
+    for start in range(0, resamples, CHUNK):
+        drawn = rng.integers(n, size=(min(CHUNK, resamples - start), n))
+        counts = np.stack([np.bincount(one, minlength=n) for one in drawn]).astype(float)
+        rows.append(counts @ sums / n)
+    moments = np.concatenate(rows)
+    mean_y, square_y = moments[:, :1], moments[:, 1:2]  # (R + 1, 1)
+    mean, square, product = (moments[:, 2 + k :: 3] for k in range(3))  # (R + 1, systems)
+    below = square - mean**2 + square_y - mean_y**2 + (mean - mean_y) ** 2
+    ccc = np.divide(2 * (product - mean * mean_y), below, out=np.zeros(below.shape), where=below > 0)
+    return _difference(ccc[:, len(a):].mean(axis=1) - ccc[:, : len(a)].mean(axis=1))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
