@@ -103,6 +103,35 @@ def test_a_release_without_transcripts_and_with_audio_missing(tmp_path, capsys):
     assert read_fold(folder / "folds/1", "1").train == ("MSP-PODCAST_0003_0001", "spk1200-MSP-PODCAST_0002_0001")
 
 
+def test_labels_in_json_and_partitions_in_a_file_of_their_own(tmp_path):
+    """The same corpus as from the csv; utterances of no agreed emotion are rated too."""
+    names, rows = HEADER.split(","), [line.split(",") for line in LINES]
+    expected = prepare_msp_podcast(release(tmp_path), "all")
+    assert [one.emotion for one in expected.utterances][4:6] == ["no-agreement", "other"] and len(expected.utterances) == 9
+    assert expected.info["label_set"] == "all"
+    table = {row[0]: dict(zip(names[1:-1], (row[1], *map(float, row[2:5]), *row[5:7]), strict=True)) for row in rows}
+    (tmp_path / "Labels/labels_consensus.csv").unlink()
+    (tmp_path / "Labels/labels_consensus.json").write_text(json.dumps(table))
+    with pytest.raises(PyserError, match="json: MSP-PODCAST_0001_0008.wav: expected values for"):  # in no part
+        prepare_msp_podcast(tmp_path)
+    partitions = [f"{row[-1]}; {row[0]}" for row in rows]
+    (tmp_path / "Partitions.txt").write_text("\n".join(partitions) + "\n\n")
+    found = prepare_msp_podcast(tmp_path, "all")
+    assert [(one.id, one.emotion) for one in found.utterances] == [(one.id, one.emotion) for one in expected.utterances]
+    assert found.parts == expected.parts
+    assert [float(x) for x in found.utterances[1].avd.split()] == [5.777778, 2.555556, 5.0]
+    (tmp_path / "Labels/labels_consensus.json").write_text(json.dumps(table | {rows[0][0]: {
+        **table[rows[0][0]], "Split_Set": "Train"}}))
+    with pytest.raises(PyserError, match="0001_0008.wav is in Train, but in Test1 by Partitions.txt"):
+        prepare_msp_podcast(tmp_path)
+    (tmp_path / "Partitions.txt").write_text("Test1 MSP-PODCAST_0001_0008.wav\n")
+    with pytest.raises(PyserError, match="Partitions.txt:1: 'Test1 MSP"):
+        prepare_msp_podcast(tmp_path)
+    (tmp_path / "Labels/labels_consensus.json").write_text("[1, 2]")
+    with pytest.raises(PyserError, match="not an object of labels"):
+        prepare_msp_podcast(tmp_path)
+
+
 @pytest.mark.parametrize("line, message", [
     ("a.wav,Q,1,1,1,1,Male,Train", "labels_consensus.csv:12: EmoClass Q is none of A, S, H"),
     ("a.wav,N,1,1,1,1,Male,Test9", "labels_consensus.csv:12: Split_Set Test9 is none of Train, Development"),

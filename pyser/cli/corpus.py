@@ -23,7 +23,7 @@ def group() -> None:
 
 
 @group.command()
-@click.option("--label-set", help="emotions: iemocap 5531|5500|4936, msp-podcast 8|4, ravdess 8|4, emodb 7|4, savee 7|4, "
+@click.option("--label-set", help="emotions: iemocap 5531|5500|4936, msp-podcast 8|4|all, ravdess 8|4, emodb 7|4, savee 7|4, "
                                   "tess 7|4, cremad 6|4, esd 5|4  [default: the first]")
 @click.option("--subset", help="iemocap all|improvised|scripted, esd english|mandarin|all  [default: the first]")
 @options.max_dropped
@@ -72,6 +72,16 @@ def _prepare_emotional(name: str, corpus_dir: str, chosen: dict[str, str]) -> Co
         "msp-podcast": prepare_msp_podcast, "ravdess": prepare_ravdess, "savee": prepare_savee, "tess": prepare_tess,
     }
     return preparers[name](corpus_dir, **chosen)
+
+
+@group.command()
+@click.argument("data_dir")
+def circumplex(data_dir: str) -> None:
+    """Write DATA_DIR/utt2avd by the places of its categories (utt2emo) on Russell's circle, for corpora that nobody rated:
+    activation and valence that are derived from the categories, and results will say so."""
+    from pyser.corpora.circumplex import write_placements
+
+    print(write_placements(data_dir))
 
 
 @group.command("export-manifests")

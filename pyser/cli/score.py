@@ -111,6 +111,21 @@ def ratings_compare(results: tuple[str, ...]) -> None:
     print(comparisons(systems_of([read_ratings(path) for path in results])))
 
 
+@group.command()
+@click.option("--format", "style", type=click.Choice(["text", "markdown", "latex"]), default="text", show_default=True)
+@click.option("--out", metavar="FILE", help="figure, FILE.png or FILE.svg")
+@click.argument("data_dir")
+def sentiment(style: str, out: str | None, data_dir: str) -> None:
+    """Sentiment of the words by emotion of the voice, of DATA_DIR's utt2sentiment and utt2emo, and Spearman's rho."""
+    from pyser.scoring.sentiment import as_text, plot_sentiment, sentiment_table
+
+    table = sentiment_table(data_dir)
+    print(as_text(table, style))
+    if out:
+        plot_sentiment(table, out)
+        print(f"written: {out}")
+
+
 def _bounds(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
     try:
         return tuple(int(one) for one in value.split(","))

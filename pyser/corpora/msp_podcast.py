@@ -5,13 +5,15 @@ Labels/labels_consensus.csv has a line for each utterance:
     FileName,EmoClass,EmoAct,EmoVal,EmoDom,SpkrID,Gender,Split_Set
     MSP-PODCAST_0001_0008.wav,N,2.2,4.0,2.6,30,Male,Test1
 
-with activation, valence and dominance on 1-7. Train trains, Development validates, Test1 is tested; Test2 is in the data
-and in test2.list beside it. The labels of Test3 are not public.
+with activation, valence and dominance on 1-7; a release may have labels_consensus.json instead, an object of these values
+for each file name, and Partitions.txt, with lines `Test1; MSP-PODCAST_0001_0008.wav`. Train trains, Development validates,
+Test1 is tested; Test2 is in the data and in test2.list beside it. The labels of Test3 are not public.
 """
 
 from __future__ import annotations
 
 import csv
+import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -24,8 +26,10 @@ from pyser.kaldi.manifests import GENDERS
 from pyser.lang.lexicon import UNKNOWN_WORD
 
 EMOTIONS = {"A": "angry", "S": "sad", "H": "happy", "U": "surprised", "F": "fearful", "D": "disgust", "C": "contempt",
-            "N": "neutral", "O": None, "X": None}  # other; no agreement
-LABEL_SETS = {"8": tuple(emotion for emotion in EMOTIONS.values() if emotion), "4": FOUR}
+            "N": "neutral", "O": "other", "X": "no-agreement"}
+NONE = ("other", "no-agreement")  # but rated all the same
+LABEL_SETS = {"8": tuple(emotion for emotion in EMOTIONS.values() if emotion not in NONE), "4": FOUR,
+              "all": tuple(EMOTIONS.values())}
 PARTS = {"Train": "train", "Development": "valid", "Validation": "valid", "Test1": "test", "Test2": "test2", "Test3": None}
 RATINGS = ("EmoAct", "EmoVal", "EmoDom")
 COLUMNS = ("FileName", "EmoClass", *RATINGS, "SpkrID", "Gender", "Split_Set")
@@ -37,7 +41,8 @@ ABOUT = ("MSP-Podcast: by licence of UT Dallas' MSP lab. Cite: R. Lotfian and C.
 
 
 def prepare_msp_podcast(corpus_dir: str | Path, label_set: str = "8") -> Corpus:
-    """The utterances of `label_set` (8 or 4) in Train, Development, Test1 and Test2.
+    """The utterances of `label_set` (8, 4, or all: also those of another emotion, or of none that raters agreed on) in
+    Train, Development, Test1 and Test2.
 
     A speaker who is not known is a speaker of that utterance alone. Where there are Transcripts, an utterance without one
     has the transcript <UNK>.
@@ -63,36 +68,70 @@ def prepare_msp_podcast(corpus_dir: str | Path, label_set: str = "8") -> Corpus:
     if not any(one.path.exists() for one in utterances):
         raise PyserError(f"{folder}: no audio, e.g. no Audios/{rows[0]['FileName']}; copy the corpus whole")
     parts, notes = _disjoint({one.id: one.speaker for one in utterances}, part_of)
+    label_set = f"{len(emotions)} emotions" if label_set != "all" else "all"
     return Corpus("msp-podcast", utterances, (), ABOUT, [*_sizes(rows), *_unknown(utterances), *notes],
-                  {"label_set": f"{len(emotions)} emotions", "subset": "Test1", "avd": "1-7"}, parts)
+                  {"label_set": label_set, "subset": "Test1", "avd": "1-7"}, parts)
 
 
 def _rows(folder: Path) -> list[dict[str, str]]:
-    """The lines of labels_consensus.csv (labels_concensus.csv in early releases), checked."""
-    found = sorted(path for sub in ("Labels", "labels", "label", ".") for path in (folder / sub).glob("labels_con?ensus.csv"))
+    """The labels of each utterance, checked, with its part of the corpus."""
+    path, rows = _labels(folder)
+    partitions = _partitions(folder)
+    for row, where in rows:
+        name = row.get("FileName", "")
+        part = partitions.get(name, "")
+        row["Split_Set"] = row.get("Split_Set") or part
+        if any(not row.get(column) for column in COLUMNS):
+            raise PyserError(f"{where}: expected values for {','.join(COLUMNS)}; mend the line")
+        if part and PARTS.get(part) != PARTS.get(row["Split_Set"]):
+            raise PyserError(f"{where}: {name} is in {row['Split_Set']}, but in {part} by Partitions.txt; take the "
+                             "files of one release")
+        for column, known in (("EmoClass", EMOTIONS), ("Split_Set", PARTS)):
+            if row[column] not in known:
+                raise PyserError(f"{where}: {column} {row[column]} is none of {', '.join(known)}; mend the line")
+        for column in RATINGS:
+            if not _RATING.fullmatch(row[column]):
+                raise PyserError(f"{where}: {column} {row[column]} is no number from 1 to 7; mend the line")
+    if not rows:
+        raise PyserError(f"{path}: no utterances in it; take the file of the release")
+    return [row for row, _ in rows]
+
+
+def _labels(folder: Path) -> tuple[Path, list[tuple[dict[str, str], str]]]:
+    """labels_consensus.csv or .json (labels_concensus in early releases): its path, and each utterance's values with where
+    they stand."""
+    places = [folder / sub for sub in ("Labels", "labels", "label", ".")]
+    found = [path for suffix in ("csv", "json") for place in places for path in place.glob(f"labels_con?ensus.{suffix}")]
     if not found:
         raise PyserError(f"{folder}/Labels/labels_consensus.csv: not there; give the folder of the release, Labels and all")
-    lines = csv.reader(read_lines(found[0]))
+    path = found[0]
+    if path.suffix == ".json":
+        try:
+            table = json.loads("\n".join(read_lines(path)))
+            return path, [({**{key: str(value).strip() for key, value in values.items()}, "FileName": name},
+                           f"{path}: {name}") for name, values in table.items()]
+        except (ValueError, TypeError, AttributeError):
+            raise PyserError(f"{path}: not an object of labels for each file name; take the file of the release") from None
+    lines = csv.reader(read_lines(path))
     header = next(lines, [])
-    lacking = [name for name in COLUMNS if name not in header]
+    lacking = [name for name in COLUMNS if name not in header and name != "Split_Set"]
     if lacking:
-        raise PyserError(f"{found[0]}: has no column {lacking[0]}; take the file of the release")
-    rows = []
-    for line in lines:
-        row = dict(zip(header, (value.strip() for value in line), strict=False))
-        where = f"{found[0]}:{lines.line_num}"
-        if any(not row.get(name) for name in COLUMNS):
-            raise PyserError(f"{where}: expected values for {','.join(COLUMNS)}; mend the line")
-        for name, known in (("EmoClass", EMOTIONS), ("Split_Set", PARTS)):
-            if row[name] not in known:
-                raise PyserError(f"{where}: {name} {row[name]} is none of {', '.join(known)}; mend the line")
-        for name in RATINGS:
-            if not _RATING.fullmatch(row[name]):
-                raise PyserError(f"{where}: {name} {row[name]} is no number from 1 to 7; mend the line")
-        rows.append(row)
-    if not rows:
-        raise PyserError(f"{found[0]}: no utterances in it; take the file of the release")
-    return rows
+        raise PyserError(f"{path}: has no column {lacking[0]}; take the file of the release")
+    return path, [(dict(zip(header, (value.strip() for value in line), strict=False)), f"{path}:{lines.line_num}")
+                  for line in lines]
+
+
+def _partitions(folder: Path) -> dict[str, str]:
+    """File name -> part, of Partitions.txt; empty where there is none."""
+    found = [path for sub in (".", "Labels", "labels") for path in (folder / sub).glob("[Pp]artitions.txt")]
+    parts = {}
+    for number, line in enumerate(read_lines(found[0]) if found else [], start=1):
+        part, *rest = (word.strip() for word in line.split(";"))
+        if line.strip() and (part not in PARTS or not rest or not rest[0]):
+            raise PyserError(f"{found[0]}:{number}: '{line[:60]}' is not like 'Test1; MSP-PODCAST_0001_0008.wav'")
+        if line.strip():
+            parts[rest[0]] = part
+    return parts
 
 
 def _sizes(rows: Sequence[Mapping[str, str]]) -> list[str]:
