@@ -24,7 +24,7 @@ from pyser.ser.filterbanks import Filterbanks, buckets, mask, padding, stack_fra
 from pyser.ser.pretraining import CHARACTERS, PretrainConfig, load_encoder, objective_of, pretrain, read_spoken
 from pyser.training import checkpoints
 
-SMALL = PretrainConfig(layers=1, units=32, num_epochs=12, lr_initial=2e-2, lr_final=4e-3, max_duration=8.0, spec_augment=0.1,
+SMALL = PretrainConfig(layers=1, units=32, num_epochs=14, lr_initial=2e-2, lr_final=4e-3, max_duration=6.0, spec_augment=0.1,
                        steps=3, negatives=20, codes=8, sentiment_weight=3.0)
 
 
@@ -47,8 +47,8 @@ def make_set(path, speakers, utts, seed):
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     root = tmp_path_factory.mktemp("pretraining")
-    make_set(root / "train", 6, 16, 1)
-    make_set(root / "dev", 3, 8, 2)
+    make_set(root / "train", 5, 12, 1)
+    make_set(root / "dev", 3, 6, 2)
     pretrain(root / "train", root / "dev", root / "exp", SMALL)
     return root
 
@@ -88,20 +88,20 @@ def test_figures_are_those_of_the_saved_encoder(tiny):
 
 
 def test_going_on_is_the_same_as_not_stopping(tiny, tmp_path, monkeypatch):
-    settings, save = replace(SMALL, num_epochs=3), checkpoints.save
+    settings, save = replace(SMALL, num_epochs=2), checkpoints.save
 
-    def stop_after_two(path, state):
+    def stop_after_one(path, state):
         save(path, state)
-        if state["epoch"] == 2:
+        if state["epoch"] == 1:
             raise KeyboardInterrupt
 
     pretrain(tiny / "train", tiny / "dev", tmp_path / "whole", settings)
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "save", stop_after_two)
+        patch.setattr(checkpoints, "save", stop_after_one)
         with pytest.raises(KeyboardInterrupt):
             pretrain(tiny / "train", tiny / "dev", tmp_path / "broken", settings)
     pretrain(tiny / "train", tiny / "dev", tmp_path / "broken", settings)
-    assert history(tmp_path / "broken") == history(tmp_path / "whole") and len(history(tmp_path / "whole")) == 3
+    assert history(tmp_path / "broken") == history(tmp_path / "whole") and len(history(tmp_path / "whole")) == 2
     (whole, said), (broken, says) = (model_io.read(tmp_path / name / "final.safetensors") for name in ("whole", "broken"))
     assert said == says and all(torch.equal(whole[name], broken[name]) for name in whole)
 
@@ -120,7 +120,7 @@ def test_prediction(tiny, tmp_path):
     """It needs no transcripts, gets better than chance, and its encoder can be taken up."""
     shutil.copytree(tiny / "train", tmp_path / "train")
     (tmp_path / "train/text").unlink()
-    settings = replace(SMALL, objective="cpc", num_epochs=4)
+    settings = replace(SMALL, objective="cpc", num_epochs=5)
     rows = pretrain(tmp_path / "train", tiny / "dev", tmp_path / "exp", settings)
     assert rows[-1]["valid_loss"] < 0.8 * np.log(21) and rows[-1]["valid_accuracy"] > 3 / 21
     assert rows[-1]["valid_loss"] < rows[0]["valid_loss"]

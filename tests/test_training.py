@@ -334,3 +334,23 @@ def test_a_checkpoint_without_later_settings(tmp_path):
     assert len(train(model_(), batches, 4, loss_fn, tmp_path, CONFIG)) == 4
     with pytest.raises(PyserError, match="accumulate 1 -> 2"):
         train(model_(), batches, 4, loss_fn, tmp_path, replace(CONFIG, accumulate=2))
+
+
+def test_it_ends_when_a_figure_stops_rising(tmp_path):
+    """Two epochs after the best one, by all epochs if it is interrupted in between; equal figures: by the loss."""
+    figures = [0.1, 0.5, 0.4, 0.5, 0.4, 0.3, 0.9]
+    losses = [1.0, 1.0, 1.0, 0.5, 1.0, 1.0, 1.0]
+    config = replace(CONFIG, num_epochs=7, keep_best="score", patience=2)
+
+    def valid_fn(start):
+        later = iter(zip(figures[start:], losses[start:], strict=True))
+        return lambda model: dict(zip(("score", "loss"), next(later), strict=True))
+
+    history = train(model_(), batches, 4, loss_fn, tmp_path / "a", config, valid_fn=valid_fn(0))
+    assert [row["valid_score"] for row in history] == figures[:6]  # the best is the fourth
+    train(model_(), batches, 4, loss_fn, tmp_path / "b", replace(config, patience=1), valid_fn=valid_fn(0))
+    assert checkpoints.numbers(tmp_path / "b") == [1, 2, 3]
+    again = train(model_(), batches, 4, loss_fn, tmp_path / "b", config, valid_fn=valid_fn(3))  # patience may change
+    assert rows(again) == rows(history)
+    with pytest.raises(PyserError, match="needs a figure to look at"):
+        replace(CONFIG, patience=2)

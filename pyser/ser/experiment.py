@@ -219,7 +219,7 @@ def train_fold(system: System[Any, Any, Any], corpus: Corpus, name: str, out_dir
     checkpoints.remove(out_dir)  # history.json stays
     chosen = "the last epoch"
     if valid is not None:
-        chosen = f"epoch {epoch}, validation {targets.figure.upper()} {100 * best[f'valid_{targets.figure}']:.1f}"
+        chosen = f"epoch {epoch}, validation {targets.say(best[f'valid_{targets.figure}'])}"
     return f"fold {name}: {chosen}, {len(fold.test)} test utterances"
 
 

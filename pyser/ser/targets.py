@@ -33,6 +33,9 @@ class Targets(Protocol):
     def evaluate(self, outputs: Tensor, target: np.ndarray) -> dict[str, float]:
         """Figures of outputs (U, K) for targets (U,) or (U, K); loss is one of them."""
 
+    def say(self, value: float) -> str:
+        """The figure with its name."""
+
 
 class Emotions:
     """The class of each utterance, by utt2emo."""
@@ -52,6 +55,9 @@ class Emotions:
         right = outputs[torch.arange(len(outputs)), torch.from_numpy(target)]
         loss = float(-right.clamp_min(1e-30).log().mean())
         return {"ua": unweighted_accuracy(counts), "wa": weighted_accuracy(counts), "loss": loss}
+
+    def say(self, value: float) -> str:
+        return f"UA {100 * value:.1f}"
 
 
 class Ratings:
@@ -84,6 +90,9 @@ class Ratings:
         """The mean of the CCC of all dimensions over the whole list; loss is minus that."""
         ccc = float(np.mean([concordance(outputs[:, d].numpy(), target[:, d]) for d in range(target.shape[1])]))
         return {"ccc": ccc, "loss": -ccc}
+
+    def say(self, value: float) -> str:
+        return f"CCC {value:.3f}"
 
 
 EMOTIONS, RATINGS = Emotions(), Ratings()
