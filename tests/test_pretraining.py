@@ -20,7 +20,7 @@ from pyser.kaldi.datadir import collect_feats, read_table, write_table
 from pyser.nn import model_io
 from pyser.scoring.metrics import area_under_curve
 from pyser.scoring.wer import Errors, word_errors
-from pyser.ser.filterbanks import Filterbanks, buckets, mask, padding, stack_frames
+from pyser.ser.filterbanks import Filterbanks, buckets, even_batches, mask, padding, stack_frames
 from pyser.ser.pretraining import CHARACTERS, PretrainConfig, load_encoder, objective_of, pretrain, read_spoken
 from pyser.training import checkpoints
 
@@ -159,6 +159,14 @@ def test_batches_hold_every_utterance_once_and_little_padding():
         whole = sum(len(group) * max(lengths[utt] for utt in group) for group in some)
         assert padding(some, lengths) == pytest.approx(1 - sum(lengths.values()) / whole) and padding(some, lengths) < 0.1
     assert groups[1] != groups[2]
+    sizes = np.array(list(lengths.values()))
+    batches = [even_batches(sizes, 32, np.random.default_rng(seed)) for seed in (1, 1, 2)]
+    for some in batches:
+        assert sorted(np.concatenate(some)) == list(range(500)) and {len(batch) for batch in some} <= {31, 32}
+        whole = sum(len(batch) * sizes[batch].max() for batch in some)
+        assert 1 - sizes.sum() / whole < 0.15
+    same, other = ([one.tolist() for one in batches[0]] == [two.tolist() for two in batches[k]] for k in (1, 2))
+    assert same and not other
 
 
 def test_frames_are_stacked_and_masked():

@@ -17,6 +17,7 @@ from pyser.errors import PyserError
 from pyser.features.cmvn import CmvnConfig, apply_cmvn, cmvn_stats
 from pyser.kaldi.tables import load_mat, read_scp, read_table
 
+FRAME_SECONDS = 0.01
 OF_ITSELF = CmvnConfig(norm_vars=True)
 FREQUENCY_SHARE = 0.3  # of the bins: a mask has up to so many
 TIME_SHARE = 0.2  # of the frames: masks have so many on average
@@ -105,6 +106,14 @@ def buckets(lengths: Mapping[str, int], most: int, rng: np.random.Generator | No
         groups[-1].append(names[number])
         shortest, longest = low, high
     return groups if rng is None else [groups[place] for place in rng.permutation(len(groups))]
+
+
+def even_batches(lengths: np.ndarray, size: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """All utterances (0 to U - 1) in batches of at most `size`, in any order; of neighbours by length, others
+    each time. How much is padding depends on how many utterances there are."""
+    order = np.argsort(lengths * rng.uniform(1, 1 + JITTER, len(lengths)), kind="stable")
+    groups = np.array_split(order, -(-len(order) // size))
+    return [groups[place] for place in rng.permutation(len(groups))]
 
 
 def padding(groups: Sequence[Sequence[str]], lengths: Mapping[str, int]) -> float:

@@ -34,7 +34,7 @@ from pyser.nn.cpc import CpcConfig, Predictor
 from pyser.nn.sa2sr import Encoder, EncoderConfig, SpeechReader
 from pyser.scoring.metrics import area_under_curve, confusion, weighted_accuracy
 from pyser.scoring.wer import Errors, word_errors
-from pyser.ser.filterbanks import Filterbanks, buckets, padding
+from pyser.ser.filterbanks import FRAME_SECONDS, Filterbanks, buckets, padding
 from pyser.ser.sentiment import SENTIMENTS, read_sentiment
 from pyser.training import checkpoints
 from pyser.training.loop import Stats, TrainConfig, best_epoch, set_seed
@@ -43,7 +43,6 @@ from pyser.training.loop import train as train_loop
 KIND = "pyser sa2sr"
 OBJECTIVES = ("asr", "sa2sr", "cpc")
 CHARACTERS = Vocabulary(("<pad>", "|", "'", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ"))  # 29 with the blank
-FRAME_SECONDS = 0.01
 LOOKAHEAD = 3  # batches read in the background while the network computes
 
 

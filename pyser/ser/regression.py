@@ -20,9 +20,8 @@ from pyser.device import choose_device
 from pyser.errors import PyserError
 from pyser.nn import model_io
 from pyser.nn.sa2sr import Encoder, EncoderConfig, Regressor, RegressorConfig, concordance
-from pyser.ser.examples import bucketed
 from pyser.ser.experiment import Loss, run_folds
-from pyser.ser.filterbanks import Filterbanks
+from pyser.ser.filterbanks import FRAME_SECONDS, Filterbanks, even_batches, padding
 from pyser.ser.folds import SELECTIONS, Fold
 from pyser.ser.pretraining import load_encoder
 from pyser.ser.targets import RATINGS
@@ -129,7 +128,12 @@ class RegressionSystem:
         return [self.feats.rxfilenames[utt] for utt in utts]
 
     def load(self, utts: Sequence[str], classes: Mapping[str, Sequence[float]], part: str) -> RatedExamples:
-        return RatedExamples(utts, np.array([classes[utt] for utt in utts], dtype=np.float64), self.feats)
+        examples = RatedExamples(utts, np.array([classes[utt] for utt in utts], dtype=np.float64), self.feats)
+        groups = [[utts[n] for n in batch[1:]] for batch in self.batches(examples, 1)]
+        padded = padding(groups, {utt: self.feats.length(utt) for utt in utts}) if groups else 0.0
+        hours = sum(self.feats.frames[utt] for utt in utts) * FRAME_SECONDS / 3600
+        print(f"{part}: {len(utts)} utterances, {hours:.2f} h, {100 * padded:.1f}% padding in training", flush=True)
+        return examples
 
     def class_counts(self, examples: RatedExamples, num_classes: int) -> np.ndarray:
         return np.full(num_classes, len(examples.label))
@@ -151,8 +155,9 @@ class RegressionSystem:
 
     def batches(self, examples: RatedExamples, epoch: int) -> Iterator[Batch]:
         rng = np.random.default_rng([self.config.seed, epoch])
-        for part in bucketed(examples.lengths, self.config.batch_utterances, rng):
-            yield np.concatenate([[epoch], part])  # the epoch decides how its utterances are masked
+        for part in even_batches(examples.lengths, self.config.batch_utterances, rng):
+            if len(part) > 1:  # (no correlation of one)
+                yield np.concatenate([[epoch], part])  # the epoch decides how its utterances are masked
 
     def loss(self, model: RegressionModel, examples: RatedExamples, batch: Batch, weight: Tensor) -> Loss:
         epoch, utts = int(batch[0]), batch[1:]
