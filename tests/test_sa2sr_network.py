@@ -45,10 +45,10 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
-def lstm_loop(layer, x, backward):
+def lstm_loop(lstm, x, backward=False):
     """One direction of one layer, (T, D) -> (T, units), as the equations say it."""
-    names = [f"{name}_l0{'_reverse' if backward else ''}" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
-    w, u, a, b = (getattr(layer, name).detach().double().numpy() for name in names)
+    names = [f"{name}_l0" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+    w, u, a, b = (getattr(lstm, name).detach().double().numpy() for name in names)
     hidden = cell = np.zeros(u.shape[1])
     out = np.zeros((len(x), u.shape[1]))
     for t in reversed(range(len(x))) if backward else range(len(x)):
@@ -64,8 +64,8 @@ def test_encoder_is_the_loop():
     found = encoder(inputs(), LENGTHS)
     for n, length in enumerate(LENGTHS.tolist()):
         x = inputs()[n, :length].double().numpy()
-        for layer in encoder.layers:
-            x = np.concatenate([lstm_loop(layer, x, False), lstm_loop(layer, x, True)], axis=1)
+        for ahead, back in zip(encoder.ahead, encoder.back, strict=True):
+            x = np.concatenate([lstm_loop(ahead, x), lstm_loop(back, x, backward=True)], axis=1)
         assert np.allclose(found.x[n, :length].detach().numpy(), x, atol=1e-5)
         assert not found.x[n, length:].any() and found.mask[n].sum() == length
 
@@ -142,7 +142,7 @@ def test_summary_is_the_last_state():
     _, sentiments = reader(inputs(), LENGTHS)
     frames = reader.encoder(inputs(), LENGTHS)
     for n, length in enumerate(LENGTHS.tolist()):
-        last = lstm_loop(reader.sentiment.lstm, frames.x[n, :length].detach().double().numpy(), False)[-1]
+        last = lstm_loop(reader.sentiment.lstm, frames.x[n, :length].detach().double().numpy())[-1]
         output = reader.sentiment.output
         expected = output.weight.detach().double().numpy() @ last + output.bias.detach().double().numpy()
         assert np.allclose(sentiments[n].detach().numpy(), expected, atol=1e-5)
