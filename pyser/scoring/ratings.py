@@ -33,7 +33,7 @@ def score_ratings(exp_dir: str | Path) -> Results:
     settings = read_json(exp_dir / "ser.json", "labels", "config", "folds")
     rated, speakers = read_table(exp_dir / RATINGS.table), read_table(exp_dir / "utt2spk")
     labels = settings["labels"]
-    tested, missing = tested_folds(exp_dir, settings, rated, speakers, RATINGS.outputs)
+    tested, missing = tested_folds(exp_dir, settings, rated, speakers, RATINGS)
     folds: list[dict[str, Any]] = []
     ratings: dict[str, list[Any]] = {}  # utterance -> fold, rated, found
     for one in tested:

@@ -19,6 +19,7 @@ from pyser.nn.model_io import identity
 from pyser.scoring.metrics import confusion, figures, recalls
 from pyser.scoring.wer import Errors, score
 from pyser.ser.folds import PARTS, SELECTIONS, Fold, check_leaks, digest, read_fold
+from pyser.ser.targets import EMOTIONS, Targets
 
 Results = dict[str, Any]
 METRICS = ("ua", "wa", "macro_f1")
@@ -44,7 +45,7 @@ def score_experiment(exp_dir: str | Path) -> Results:
     decisions: dict[str, list[str]] = {}  # utterance -> fold, label, decision
     said = read_table(exp_dir / "text") if (exp_dir / "text").exists() else {}
     words: dict[str, Errors] = {}  # fold -> of a system that also hears words
-    tested, missing = tested_folds(exp_dir, settings, emotions, speakers, "test_posteriors.txt")
+    tested, missing = tested_folds(exp_dir, settings, emotions, speakers, EMOTIONS)
     for one in tested:
         hyps = {utt: labels[int(np.argmax(row))] for utt, row in one.outputs.items()}
         refs = {utt: emotions[utt] for utt in one.fold.test}
@@ -137,11 +138,11 @@ class TestedFold:
 
 
 def tested_folds(
-    exp_dir: Path, settings: Results, labelled: Mapping[str, str], speakers: Mapping[str, str], outputs: str
+    exp_dir: Path, settings: Results, labelled: Mapping[str, str], speakers: Mapping[str, str], targets: Targets
 ) -> tuple[list[TestedFold], list[str]]:
-    """The finished folds of exp_dir with what their files `outputs` hold, and the names of those that are not finished;
-    PyserError as score_experiment says. labelled: utterance -> its line in exp_dir's utt2emo or utt2avd."""
-    asked, labels = settings["folds"], settings["labels"]
+    """The finished folds of exp_dir with what their networks gave, and the names of those that are not finished; PyserError
+    as score_experiment says. labelled: utterance -> its line in exp_dir's utt2emo or utt2avd."""
+    asked, labels, outputs = settings["folds"], settings["labels"], targets.outputs
     unasked = {path.parent.name for path in exp_dir.glob(f"fold*/{outputs}")} - {f"fold{name}" for name in asked}
     if unasked:
         raise PyserError(f"{exp_dir}: {min(unasked)} is not among the folds of ser.json, so its result would be left out; "
@@ -157,7 +158,7 @@ def tested_folds(
             continue
         fold = read_fold(directory, name)
         check_leaks(fold, speakers)
-        checkpoint = check_checkpoint(directory / "final.safetensors", fold, settings, labelled)
+        checkpoint = check_checkpoint(directory / "final.safetensors", fold, settings, labelled, targets.table)
         features[name] = checkpoint.get("features", "")
         other = next((before for before in features if features[before] != features[name]), None)
         if other is not None:
@@ -183,9 +184,11 @@ def _packaged(frontend: Path) -> dict[str, Any]:
     return packaged
 
 
-def check_checkpoint(path: Path, fold: Fold, settings: Results, emotions: Mapping[str, str]) -> dict[str, str]:
-    """Metadata of the checkpoint at `path`; PyserError unless it was made for this fold, with these lists, emotions and
-    settings (ser.json), and did not see its test list."""
+def check_checkpoint(
+    path: Path, fold: Fold, settings: Results, emotions: Mapping[str, str], table: str
+) -> dict[str, str]:
+    """Metadata of the checkpoint at `path`; PyserError unless it was made for this fold, with these lists, emotions (or
+    ratings, whichever the `table` has) and settings (ser.json), and did not see its test list."""
     from pyser.nn.model_io import read
 
     metadata = read(path)[1]
@@ -198,7 +201,7 @@ def check_checkpoint(path: Path, fold: Fold, settings: Results, emotions: Mappin
         raise PyserError(f"{path}: does not say what it was selected on, so it is not scored; train it again") from None
     unlabelled = [utt for part in PARTS for utt in getattr(fold, part) if utt not in emotions]
     if unlabelled:
-        raise PyserError(f"{path.parent.parent}/utt2emo: {unlabelled[0]} of fold {fold.name} is not in it; train again")
+        raise PyserError(f"{path.parent.parent}/{table}: {unlabelled[0]} of fold {fold.name} is not in it; train again")
     now = fold.digests()
     now["labels"] = digest(f"{utt} {emotions[utt]}" for part in PARTS for utt in getattr(fold, part))
     if selection not in SELECTIONS:
@@ -211,7 +214,7 @@ def check_checkpoint(path: Path, fold: Fold, settings: Results, emotions: Mappin
         if trained.get(part) != now[part]:
             raise PyserError(f"{path}: made with another {part}.list than the one beside it; train this fold again")
     if trained.get("labels") != now["labels"]:
-        raise PyserError(f"{path}: made with other emotions than {path.parent.parent}/utt2emo says; train this fold again")
+        raise PyserError(f"{path}: made with other emotions than {path.parent.parent}/{table} says; train this fold again")
     if name != fold.name:
         raise PyserError(f"{path}: the checkpoint of fold {name}, not of fold {fold.name}; undo the renaming")
     then = config | {"selection": selection, "labels": labels}
