@@ -22,7 +22,7 @@ COMMON = [
     "soundfile==0.14.0",
     "tensorboard==2.21.0",
     "tqdm==4.67.1",
-    "vaderSentiment==3.3.2",  # a lexicon of sentiments, for transcripts where there is no network
+    "vaderSentiment==3.3.2",  # sentiment of transcripts without a model
 ]
 
 # Not Python modules but plain libraries for ctypes, one for each generation of x86-64; pyser.native takes the newest that

@@ -50,11 +50,11 @@ class RegressionConfig:
     heads: int = 4
     dropout: float = 0.0
     spec_augment: float = 0.5
-    num_epochs: int = 50
-    lr_initial: float = 1e-4
-    lr_final: float = 1e-5
+    num_epochs: int = 30
+    lr_initial: float = 1e-3
+    lr_final: float = 1e-4
     weight_decay: float = 0.0
-    batch_utterances: int = 64
+    batch_utterances: int = 32
     precision: str = "float32"
     num_threads: int = 1
     seed: int = 0
@@ -129,10 +129,11 @@ class RegressionSystem:
 
     def load(self, utts: Sequence[str], classes: Mapping[str, Sequence[float]], part: str) -> RatedExamples:
         examples = RatedExamples(utts, np.array([classes[utt] for utt in utts], dtype=np.float64), self.feats)
+        hours, line = sum(self.feats.frames[utt] for utt in utts) * FRAME_SECONDS / 3600, f"{part}: {len(utts)} utterances"
         groups = [[utts[n] for n in batch[1:]] for batch in self.batches(examples, 1)]
-        padded = padding(groups, {utt: self.feats.length(utt) for utt in utts}) if groups else 0.0
-        hours = sum(self.feats.frames[utt] for utt in utts) * FRAME_SECONDS / 3600
-        print(f"{part}: {len(utts)} utterances, {hours:.2f} h, {100 * padded:.1f}% padding in training", flush=True)
+        if part.endswith("train") and groups:
+            line += f", {100 * padding(groups, {utt: self.feats.length(utt) for utt in utts}):.1f}% padding"
+        print(f"{line}, {hours:.2f} h", flush=True)
         return examples
 
     def class_counts(self, examples: RatedExamples, num_classes: int) -> np.ndarray:
