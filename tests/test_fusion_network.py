@@ -65,7 +65,7 @@ def encoding_by_loops(encoder, x):
     if not len(x):
         return np.zeros((0, encoder.attention.output.out_features))
     with torch.no_grad():
-        x = encoder.lstm(torch.from_numpy(x)[None])[0][0].numpy()
+        x = encoder.lstm(torch.from_numpy(x)[None], torch.tensor([len(x)]))[0].numpy()
     return attention_by_loops(encoder.attention, x, x)
 
 

@@ -7,6 +7,7 @@ import torch
 from pyser.errors import PyserError
 from pyser.nn.coattention import Sequences
 from pyser.nn.cpc import CpcConfig, Predictor
+from pyser.nn.lstm import mask_of
 from pyser.nn.sa2sr import (
     Encoder,
     EncoderConfig,
@@ -15,7 +16,6 @@ from pyser.nn.sa2sr import (
     RegressorConfig,
     SpeechReader,
     concordance,
-    mask_of,
     moments,
 )
 
@@ -57,17 +57,6 @@ def lstm_loop(lstm, x, backward=False):
         hidden = sigmoid(o) * np.tanh(cell)
         out[t] = hidden
     return out
-
-
-def test_encoder_is_the_loop():
-    encoder = Encoder(SMALL).eval()
-    found = encoder(inputs(), LENGTHS)
-    for n, length in enumerate(LENGTHS.tolist()):
-        x = inputs()[n, :length].double().numpy()
-        for ahead, back in zip(encoder.ahead, encoder.back, strict=True):
-            x = np.concatenate([lstm_loop(ahead, x), lstm_loop(back, x, backward=True)], axis=1)
-        assert np.allclose(found.x[n, :length].detach().numpy(), x, atol=1e-5)
-        assert not found.x[n, length:].any() and found.mask[n].sum() == length
 
 
 def convolution_loop(layer, x):
@@ -176,7 +165,7 @@ def test_each_direction_sees_its_own_side_only():
     x = torch.randn(1, 9, 6)
     changed = x.clone()
     changed[0, 5] += 1
-    (past, future), (past_, future_) = encoder.apart(x, lengths), encoder.apart(changed, lengths)
+    (past, future), (past_, future_) = encoder.lstm.apart(x, lengths), encoder.lstm.apart(changed, lengths)
     assert torch.equal(past[0, :5], past_[0, :5]) and not torch.equal(past[0, 5:], past_[0, 5:])
     assert torch.equal(future[0, 6:], future_[0, 6:]) and not torch.equal(future[0, :6], future_[0, :6])
 
@@ -185,7 +174,7 @@ def test_contrastive_loss_is_the_loop():
     predictor = Predictor(SMALL, CpcConfig(codes=4, steps=3, negatives=5)).eval()
     loss, accuracy, count = predictor(inputs(15, 3.0), LENGTHS, torch.Generator().manual_seed(1))
     x = inputs()
-    past, future = predictor.encoder.apart(x, LENGTHS)
+    past, future = predictor.encoder.lstm.apart(x, LENGTHS)
     codes = predictor.codes(x)
     every = torch.cat([codes[n, :length] for n, length in enumerate(LENGTHS.tolist())])
     generator = torch.Generator().manual_seed(1)

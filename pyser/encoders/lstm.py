@@ -11,13 +11,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from pyser.encoders.speech import SpeechOutput
 from pyser.encoders.vocabulary import ENGLISH
 from pyser.errors import PyserError
 from pyser.features.fbank import FbankConfig, fbank
 from pyser.kaldi.wav import INT16
+from pyser.nn.lstm import BiLstm
 
 STACKED = 4  # frames of 10 ms that become one
 START, END = (ENGLISH.tokens.index(token) for token in ("<s>", "</s>"))
@@ -36,19 +36,9 @@ class LstmConfig:
     embedding: int = 64
     dropout: float = 0.2
 
-
-class Lstm(nn.Module):
-    """Bidirectional. x (N, T, dim), lengths (N,) of at least 1, on the CPU -> (N, T, 2 units)."""
-
-    def __init__(self, dim: int, config: LstmConfig):
-        super().__init__()
-        dropout = config.dropout if config.layers > 1 else 0.0
-        self.lstm = nn.LSTM(dim, config.units, config.layers, batch_first=True, dropout=dropout, bidirectional=True)
-
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
-        out: Tensor = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=x.shape[1])[0]
-        return out
+    def lstm(self, dim: int) -> BiLstm:
+        """Of frames of `dim`."""
+        return BiLstm(dim, self.units, self.layers, self.dropout)
 
 
 class LasRecogniser(nn.Module):
@@ -59,7 +49,7 @@ class LasRecogniser(nn.Module):
     def __init__(self, config: LstmConfig = LstmConfig()):  # noqa: B008
         super().__init__()
         self.config, width = config, 2 * config.units
-        self.listener = Lstm(STACKED * FBANK.num_mel_bins, config)
+        self.listener = config.lstm(STACKED * FBANK.num_mel_bins)
         self.embedding = nn.Embedding(len(ENGLISH), config.embedding)
         self.cell = nn.LSTMCell(config.embedding + width, width)
         self.query, self.key = nn.Linear(width, width), nn.Linear(width, width)
@@ -140,7 +130,7 @@ class LstmText:
 
     @classmethod
     def new(cls, config: LstmConfig = LstmConfig()) -> LstmText:  # noqa: B008
-        layers = {"embedding": nn.Embedding(len(ENGLISH), config.embedding), "lstm": Lstm(config.embedding, config)}
+        layers = {"embedding": nn.Embedding(len(ENGLISH), config.embedding), "lstm": config.lstm(config.embedding)}
         return cls(nn.ModuleDict(layers), 2 * config.units)
 
     def tokens(self, sentence: str) -> list[int]:
@@ -152,7 +142,7 @@ class LstmText:
         longest = max(int(lengths.max()), 1)
         ids = torch.tensor([[*labels, *[0] * (longest - len(labels))] for labels in tokens])  # (N, T)
         ids = ids.to(next(self.model.parameters()).device)
-        x = self.model["lstm"](self.model["embedding"](ids), lengths.clamp_min(1))
+        x = self.model["lstm"](self.model["embedding"](ids), lengths)
         return x, torch.arange(longest, device=x.device) < lengths.to(x.device)[:, None]
 
 

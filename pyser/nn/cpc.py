@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyser.errors import PyserError
-from pyser.nn.sa2sr import Encoder, EncoderConfig, mask_of
+from pyser.nn.lstm import mask_of
+from pyser.nn.sa2sr import Encoder, EncoderConfig
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Predictor(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor, int]:
         codes, mask = self.codes(x), mask_of(lengths, x.shape[1], x.device)
-        past, future = self.encoder.apart(x, lengths)
+        past, future = self.encoder.lstm.apart(x, lengths)
         frames = codes[mask]  # (all frames, codes)
         losses, right, count = x.new_zeros(()), x.new_zeros(()), 0
         for step in range(1, self.cpc.steps + 1):

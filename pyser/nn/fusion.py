@@ -24,10 +24,10 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from pyser.errors import PyserError
 from pyser.nn.coattention import Attention, CoAttention, Sequences, one_after_the_other
+from pyser.nn.lstm import BiLstm, mask_of
 
 FUSIONS = ("concat", "coattention", "hierarchical")
 MAX_POOLED = {"mfcc": 2}  # frames of these streams that become one: their maximum, in each dimension
@@ -74,7 +74,7 @@ class StreamEncoder(nn.Module):
         self.kernel = kernel
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("std", torch.ones(dim))
-        self.lstm = nn.LSTM(dim, config.units, num_layers=2, batch_first=True, dropout=config.dropout, bidirectional=True)
+        self.lstm = BiLstm(dim, config.units, layers=2, dropout=config.dropout)
         self.dropout = nn.Dropout(config.dropout)
         self.attention = Attention(2 * config.units, config.nodes, config.heads)
 
@@ -83,11 +83,8 @@ class StreamEncoder(nn.Module):
         x = F.pad((x - self.mean) / self.std, (0, 0, 0, longest - x.shape[1]))  # (N, longest, D): cut where T is longer
         if self.kernel > 1:
             x, lengths = _max_pool(x, lengths, self.kernel)  # (N, T', D)
-        mask = _mask(lengths, x)
-        x = x.masked_fill(~mask[..., None], 0)
-        packed = pack_padded_sequence(x, lengths.clamp_min(1), batch_first=True, enforce_sorted=False)  # (takes no empty one)
-        x, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=x.shape[1])  # (N, T', 2 units)
-        x = self.dropout(x)
+        mask = mask_of(lengths, x.shape[1], x.device)
+        x = self.dropout(self.lstm(x, lengths))  # (N, T', 2 units)
         return Sequences(self.attention(x, Sequences(x, mask)), mask)  # (N, T', nodes)
 
 
@@ -141,11 +138,6 @@ class FusionNetwork(nn.Module):
 
 def _max_pool(x: Tensor, lengths: Tensor, kernel: int) -> tuple[Tensor, Tensor]:
     """(N, T, D), lengths (N,) -> (N, ceil(T / kernel), D) and theirs; the last maximum may be one of fewer frames."""
-    x = x.masked_fill(~_mask(lengths, x)[..., None], -torch.inf)
+    x = x.masked_fill(~mask_of(lengths, x.shape[1], x.device)[..., None], -torch.inf)
     x = F.pad(x, (0, 0, 0, -x.shape[1] % kernel), value=-torch.inf)
     return x.unflatten(1, (-1, kernel)).amax(dim=2), (lengths + kernel - 1) // kernel
-
-
-def _mask(lengths: Tensor, x: Tensor) -> Tensor:
-    """(N, T) of x (N, T, ...), on its device: true within the length."""
-    return torch.arange(x.shape[1], device=x.device) < lengths.to(x.device)[:, None]

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from pyser.errors import PyserError
 from pyser.nn.coattention import Attention, Sequences
+from pyser.nn.lstm import BiLstm, mask_of
 
 CONVOLUTIONS = ((6, 3), (3, 2))  # frames that a filter sees, and its stride
 SLOPE = 0.3  # of the rectifier, below 0
@@ -61,55 +62,16 @@ class RegressorConfig:
             raise PyserError(f"{self}: nodes must be a multiple of heads, and dropout at least 0 and below 1")
 
 
-def mask_of(lengths: Tensor, longest: int, device: torch.device) -> Tensor:
-    """(N, longest): true within the length."""
-    return torch.arange(longest, device=device) < lengths.to(device)[:, None]
-
-
 class Encoder(nn.Module):
-    """x (N, T, feat_dim), lengths (N,) at least 1 -> Sequences (N, T, 2 units), zero behind the end of each.
-
-    Each direction is an LSTM of its own on padded sequences, the backward one on sequences turned round within their lengths:
-    the gradient of torch's packed ones takes ten times as long in torch 1.13 on a processor.
-    """
+    """x (N, T, feat_dim), lengths (N,) -> Sequences (N, T, 2 units), zero behind the end of each."""
 
     def __init__(self, config: EncoderConfig):
         super().__init__()
         self.config = config
-        dims = [config.feat_dim] + [config.dim] * (config.layers - 1)
-        self.ahead, self.back = (
-            nn.ModuleList(nn.LSTM(dim, config.units, batch_first=True) for dim in dims) for _ in range(2))
-        self.dropout = nn.Dropout(config.dropout)
+        self.lstm = BiLstm(config.feat_dim, config.units, config.layers, config.dropout)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Sequences:
-        mask, places = mask_of(lengths, x.shape[1], x.device), turned(lengths, x.shape[1], x.device)
-        for number, (ahead, back) in enumerate(zip(self.ahead, self.back, strict=True)):
-            x = self.dropout(x) if number else x
-            x = torch.cat([ahead(x)[0], _turn(back(_turn(x, places))[0], places)], dim=2).masked_fill(~mask[..., None], 0)
-        return Sequences(x, mask)
-
-    def apart(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, T, units) twice: what the past alone tells, and what the future alone tells, the same parameters with each
-        direction seeing zeros for the other's output."""
-        places = turned(lengths, x.shape[1], x.device)
-        past = future = x
-        for number, (ahead, back) in enumerate(zip(self.ahead, self.back, strict=True)):
-            if number:
-                none = torch.zeros_like(past)
-                past, future = torch.cat([self.dropout(past), none], dim=2), torch.cat([none, self.dropout(future)], dim=2)
-            past, future = ahead(past)[0], _turn(back(_turn(future, places))[0], places)
-        return past, future
-
-
-def turned(lengths: Tensor, longest: int, device: torch.device) -> Tensor:
-    """(N, longest): the places of frames in sequences turned round, what is behind their ends where it was."""
-    places = torch.arange(longest, device=device)[None]
-    ends = lengths.to(device)[:, None]
-    return torch.where(places < ends, ends - 1 - places, places)
-
-
-def _turn(x: Tensor, places: Tensor) -> Tensor:
-    return x.gather(1, places[..., None].expand_as(x))
+        return Sequences(self.lstm(x, lengths), mask_of(lengths, x.shape[1], x.device))
 
 
 class Summary(nn.Module):
