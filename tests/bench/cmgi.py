@@ -6,15 +6,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import tempfile
-import time
 from pathlib import Path
 
 import pyser  # noqa: F401  (before torch)
 
 import numpy as np  # isort: skip
-import torch
+from steps import measure
 from transformers import BertConfig, BertModel, HubertConfig, HubertForCTC
 
 from pyser.encoders.speech import SpeechEncoder
@@ -22,16 +20,11 @@ from pyser.encoders.vocabulary import ENGLISH
 from pyser.encoders.waves import RATE
 from pyser.ser.cmgi import CmgiExamples, CmgiSystem, CmgiTraining
 from pyser.ser.folds import Fold
-from pyser.training.loop import train
 
 WORDS = "WHAT DO YOU MEAN YOU HAVE NO IDEA WHERE THE OTHER ONE IS I TOLD YOU ALL OF THIS BEFORE WE LEFT THE HOUSE"
 LARGE = dict(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096, conv_bias=True,
              feat_extract_norm="layer", do_stable_layer_norm=True, ctc_zero_infinity=True, vocab_size=len(ENGLISH),
              pad_token_id=ENGLISH.blank)
-
-
-class Finished(Exception):
-    """All steps are done."""
 
 
 def write_encoders(root: Path) -> None:
@@ -64,28 +57,9 @@ def main() -> None:
                               precision=given.precision)
         system = CmgiSystem(config, None, {})
         model = system.model(["ang", "hap", "neu", "sad"], examples, Fold("1", (), (), ()))
-        cuda = next(model.parameters()).is_cuda
-        times = [time.monotonic()]
-
-        def after(_: torch.nn.Module) -> None:
-            if cuda:
-                torch.cuda.synchronize()
-            times.append(time.monotonic())
-            if len(times) > given.steps:
-                raise Finished
-
-        try:
-            train(model, lambda epoch: system.batches(examples, epoch), given.accumulate * given.steps,
-                  lambda model, batch, _: system.loss(model, examples, batch, torch.ones(4)), root / "exp", system.training,
-                  after_step=after)
-        except Finished:
-            pass
-    peak = torch.cuda.max_memory_allocated() / 2**10 if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        said = measure(system, model, examples, given.steps, root / "exp")
     how = f"{given.precision}{', gradient checkpointing' if given.gradient_checkpointing else ''}"
-    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.0f} M parameters, torch {torch.__version__}, "
-          f"{'GPU' if cuda else f'{torch.get_num_threads()} threads'}, {how}, {given.batch} x {given.accumulate} "
-          f"utterances of {given.seconds:g} s: {' '.join(f'{s:.1f}' for s in np.diff(times))} s a step, "
-          f"peak {peak / 2**20:.1f} GiB")
+    print(f"{how}, {given.batch} x {given.accumulate} utterances of {given.seconds:g} s, {said}")
 
 
 if __name__ == "__main__":
