@@ -17,7 +17,7 @@ from pyser.encoders.vocabulary import ENGLISH
 from pyser.errors import PyserError
 from pyser.features.fbank import FbankConfig, fbank
 from pyser.kaldi.wav import INT16
-from pyser.nn.lstm import BiLstm
+from pyser.nn.lstm import BiLstm, mask_of
 
 STACKED = 4  # frames of 10 ms that become one
 START, END = (ENGLISH.tokens.index(token) for token in ("<s>", "</s>"))
@@ -115,7 +115,7 @@ class LasRecogniser(nn.Module):
         x = output.hidden[-1]  # (N, T, D)
         hidden, cell = self.cell(torch.cat([self.embedding(label), state[2]], dim=1), state[:2])
         score = (self.key(x) @ self.query(hidden)[:, :, None])[:, :, 0] * self.dim**-0.5  # (N, T)
-        outside = torch.arange(x.shape[1], device=x.device) >= output.lengths[:, None]
+        outside = ~mask_of(output.lengths, x.shape[1], x.device)
         share = score.masked_fill(outside, -torch.inf).softmax(dim=1)
         context = (share[:, None] @ x.masked_fill(outside[..., None], 0))[:, 0]  # (N, D)
         return self.output(torch.cat([hidden, context], dim=1)), (hidden, cell, context)
@@ -143,7 +143,7 @@ class LstmText:
         ids = torch.tensor([[*labels, *[0] * (longest - len(labels))] for labels in tokens])  # (N, T)
         ids = ids.to(next(self.model.parameters()).device)
         x = self.model["lstm"](self.model["embedding"](ids), lengths)
-        return x, torch.arange(longest, device=x.device) < lengths.to(x.device)[:, None]
+        return x, mask_of(lengths, longest, x.device)
 
 
 def _stacked(wave: np.ndarray) -> np.ndarray:

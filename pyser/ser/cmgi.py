@@ -37,6 +37,7 @@ from pyser.kaldi.tables import read_table
 from pyser.nn import model_io
 from pyser.nn.cmgi import CmgiConfig, CmgiNetwork
 from pyser.nn.coattention import Sequences
+from pyser.nn.lstm import mask_of
 from pyser.ser.examples import bucketed
 from pyser.ser.experiment import Loss, run_folds
 from pyser.ser.folds import SELECTIONS, Fold
@@ -140,7 +141,7 @@ class CmgiModel(nn.Module):
             assert waves is not None
             output = self.speech(waves)
             x = output.hidden[-1]  # (N, T, D_a)
-            acoustic = Sequences(x, torch.arange(x.shape[1], device=x.device) < output.lengths[:, None])
+            acoustic = Sequences(x, mask_of(output.lengths, x.shape[1], x.device))
             if hear or (self.text is not None and sentences is None):
                 heard = self.speech.hear(output)
         if self.text is not None:

@@ -10,10 +10,9 @@ import numpy as np
 import torch
 
 from pyser.errors import PyserError
-from pyser.files import read_json
 from pyser.kaldi.wav import INT16
 from pyser.ser.cmgi import CmgiModel, read_cmgi
-from pyser.ser.predict import Prediction, UtterancePredictor, seen_speakers, trained_folds
+from pyser.ser.predict import Prediction, UtterancePredictor, has_setting, seen_speakers, trained_folds
 from pyser.ser.recording import Recording, naming
 
 
@@ -42,11 +41,7 @@ class CmgiPredictor(UtterancePredictor):
 
 def is_cmgi(exp_dir: str | Path) -> bool:
     """Whether `pyser cmgi` trained what is in `exp_dir`, an experiment or a fold of one."""
-    exp_dir = Path(exp_dir)
-    for directory in (exp_dir, exp_dir.parent):
-        if (directory / "ser.json").is_file():
-            return "interaction" in read_json(directory / "ser.json", "config")["config"]
-    return False
+    return has_setting(exp_dir, "interaction")
 
 
 def load(exp_dir: str | Path) -> CmgiPredictor:

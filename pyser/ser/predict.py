@@ -27,7 +27,7 @@ from pyser.errors import PyserError
 from pyser.features.cmvn import apply_cmvn
 from pyser.features.mfcc import MfccConfig, mfcc
 from pyser.features.vad import VadConfig, voiced
-from pyser.files import read_lines, write_json
+from pyser.files import read_json, read_lines, write_json
 from pyser.ivector.directory import FILES, OnlineExtractor, load_extractor
 from pyser.ivector.online import SpeakerState, check_feats, extract_batch
 from pyser.kaldi.tables import read_table
@@ -227,6 +227,15 @@ class UtterancePredictor(ABC):
         if isinstance(audio, list):
             return [self.predict(one) for one in audio]
         return self.predict_recording(read_recording(audio, self.rate))
+
+
+def has_setting(exp_dir: str | Path, name: str) -> bool:
+    """Whether the system that `exp_dir` is of, an experiment or a fold of one, has such a setting: its kind is told so."""
+    exp_dir = Path(exp_dir)
+    for directory in (exp_dir, exp_dir.parent):
+        if (directory / "ser.json").is_file():
+            return name in read_json(directory / "ser.json", "config")["config"]
+    return False
 
 
 def trained_folds(exp_dir: str | Path, missing: str, command: str) -> tuple[list[Path], Path]:
