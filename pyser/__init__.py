@@ -9,23 +9,28 @@ from pyser import native as native  # before numpy and torch
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pyser.ser.predict import Predictor, UtterancePredictor
+    from pyser.ser.predict import Prediction, Predictor, UtterancePredictor
+    from pyser.ser.regression_predict import RegressionPredictor
 
 __version__ = "0.1.0"
 
 
-def load(exp_dir: str | Path) -> Predictor | UtterancePredictor:
-    """What `pyser ser train`, `pyser fusion train` or `pyser cmgi train` left in `exp_dir` (all folds, or one fold's
-    directory), to predict with:
+def load(exp_dir: str | Path) -> Predictor | UtterancePredictor[Prediction] | RegressionPredictor:
+    """What `pyser ser train`, `pyser fusion train`, `pyser cmgi train` or `pyser sa2sr fine-tune` left in `exp_dir` (all
+    folds, or one fold's directory), to predict with:
 
     >>> import pyser
     >>> pyser.load("exp/ser_tdnnf12").predict("some.wav").emotion                          # doctest: +SKIP
     'happy'
+    >>> pyser.load("exp/avd_sa2sr").predict("some.wav").ratings["valence"]                 # doctest: +SKIP
+    4.2
     """
-    from pyser.ser import cmgi_predict, fusion_predict, predict
+    from pyser.ser import cmgi_predict, fusion_predict, predict, regression_predict
 
     if fusion_predict.is_fusion(exp_dir):
         return fusion_predict.load(exp_dir)
+    if regression_predict.is_regression(exp_dir):
+        return regression_predict.load(exp_dir)
     return cmgi_predict.load(exp_dir) if cmgi_predict.is_cmgi(exp_dir) else predict.load(exp_dir)
 
 

@@ -6,12 +6,15 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from click.testing import CliRunner
 
+import pyser
 from pyser.cli import cli
 from pyser.config import write_conf
 from pyser.errors import PyserError
+from pyser.features.fbank import FbankConfig, fbank
 from pyser.kaldi.datadir import read_table, write_table
 from pyser.kaldi.tables import MatrixWriter
 from pyser.nn import model_io
@@ -21,6 +24,7 @@ from pyser.scoring.significance import ccc_bootstrap
 from pyser.ser.filterbanks import Filterbanks
 from pyser.ser.pretraining import CHARACTERS, KIND, PretrainConfig
 from pyser.ser.regression import RegressionConfig, fine_tune, read_regression
+from pyser.ser.regression_predict import package
 from pyser.ser.targets import RATINGS
 from pyser.training import checkpoints
 
@@ -220,6 +224,48 @@ def test_bad_ratings(corpus, tmp_path):
     write_table(tmp_path / "data/utt2avd", dict.fromkeys(read_table(corpus / "utt2avd"), "3 3 3"))
     with pytest.raises(PyserError, match="every training utterance has the same activation"):
         fine_tune(tmp_path / "data", corpus / "folds", tmp_path / "exp", SMALL)
+
+
+def test_recordings_are_rated(trained, tmp_path):
+    """A recording is rated as its filterbanks are, by the mean of the folds; other rates are resampled."""
+    rng = np.random.default_rng(3)
+    samples = (2000 * rng.standard_normal(20000)).astype(np.int16)
+    soundfile.write(tmp_path / "a.wav", samples, 16000)
+    conf = tmp_path / "fbank.conf"
+    conf.write_text(f"--num-mel-bins={BINS}\n--dither=0\n")
+    exp = shutil.copytree(trained, tmp_path / "exp")
+    with pytest.raises(PyserError, match=r"frontend/fbank.conf: missing; run `pyser sa2sr package`"):
+        pyser.load(exp)
+    result = CliRunner().invoke(cli, ["sa2sr", "package", str(exp), str(conf)], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+
+    feats = fbank(samples.astype(np.float32), FbankConfig(num_mel_bins=BINS, dither=0.0))
+    with MatrixWriter(f"ark,scp:{tmp_path}/feats.ark,{tmp_path}/feats.scp", compress=False) as writer:
+        writer.write("a", feats)
+    write_table(tmp_path / "utt2num_frames", {"a": str(len(feats))})
+    x, lengths = Filterbanks.of(tmp_path, 3, 0.0, 0).load(["a"])
+    with torch.no_grad():
+        folds = [read_regression(exp / f"fold{n}/final.safetensors")[0](x, lengths)[0] for n in (1, 2)]
+    expected = torch.stack(folds).mean(dim=0).tolist()
+    found = pyser.load(exp).predict(str(tmp_path / "a.wav"))
+    assert list(found.ratings) == ["activation", "valence"] and found.seconds == 1.25 and not found.converted
+    np.testing.assert_allclose(list(found.ratings.values()), expected, atol=1e-4)
+    alone = pyser.load(exp / "fold1").predict((samples, 16000))
+    np.testing.assert_allclose(list(alone.ratings.values()), folds[0], atol=1e-4)
+    stereo = np.stack([samples] * 2, axis=1), 8000
+    assert pyser.load(exp).predict(stereo).converted == "8000 Hz, 2 channels -> 16000 Hz mono"
+    with pytest.raises(PyserError, match="100 samples are less than one window of 25 ms"):
+        pyser.load(exp).predict((samples[:100], 16000))
+
+    result = CliRunner().invoke(cli, ["ser", "predict", "--model", str(exp), str(tmp_path / "a.wav")], catch_exceptions=False)
+    head, row = (line.split() for line in result.output.splitlines())
+    assert head == ["utterance", "seconds", "activation", "valence"] and row[0].endswith("a.wav") and row[1] == "1.25"
+    np.testing.assert_allclose([float(one) for one in row[2:]], expected, atol=6e-4)
+    result = CliRunner().invoke(cli, ["ser", "predict", "--model", str(exp), "--format", "json", str(tmp_path / "a.wav")])
+    assert json.loads(result.output)["ratings"] == pytest.approx(found.ratings)
+    conf.write_text("--num-mel-bins=40\n")
+    with pytest.raises(PyserError, match="makes features of 40 dimensions, the encoder was trained on 6"):
+        package(exp, conf)
 
 
 def test_command_line(corpus, trained, tmp_path):

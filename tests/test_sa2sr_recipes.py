@@ -11,6 +11,8 @@ import pytest
 import stored_graph
 import tiny_corpus
 
+import pyser
+
 ROOT = Path(__file__).parent.parent
 PRETRAIN = "--layers=1\n--units=16\n--num-epochs=2\n--lr-initial=1e-2\n--lr-final=1e-2\n--max-duration=15\n--negatives=16\n"
 REGRESSION = "--layers=1\n--units=16\n--nodes=8\n--heads=2\n--num-epochs=3\n--lr-initial=1e-2\n--batch-utterances=16\n"
@@ -70,6 +72,8 @@ def test_what_they_leave(work, run):
     assert not (work / "ser_exp/table3.txt").exists()  # one of its systems is not enough
     assert "Spearman's rho" in (work / "ser_exp/table1.txt").read_text()
     assert (work / "ser_exp/table1.png").stat().st_size > 1000
+    recording = min((work / "IEMOCAP").rglob("*.wav"))
+    assert list(pyser.load(work / "ser_exp/avd_asr").predict(recording).ratings) == ["activation", "valence", "dominance"]
 
 
 def test_a_second_run_changes_nothing(work, run):

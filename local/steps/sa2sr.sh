@@ -62,6 +62,7 @@ for system in $systems; do
       once.sh "${marker[@]}" "$ser/.done" $cmd "$ser/log/train.log" pyser sa2sr fine-tune --conf "$regression_config" \
         ${options[@]+"${options[@]}"} --selection "$selection" --seed "$seed" --max-dropped "$max_dropped" \
         "$corpus_data" "$source_data/folds" "$ser"
+      pyser sa2sr package "$ser" "$fbank_config" >/dev/null
     fi
     if wanted 3; then
       announce 3 "score (seed $seed)"

@@ -57,3 +57,13 @@ def fine_tune(
 
     config = read_conf(conf, RegressionConfig, encoder=encoder, freeze=freeze, selection=selection, seed=seed)
     run(data_dir, folds_dir, exp_dir, config, folds, max_dropped)
+
+
+@group.command()
+@click.argument("exp_dir")
+@click.argument("fbank_conf")
+def package(exp_dir: str, fbank_conf: str) -> None:
+    """Copy FBANK_CONF, how the filterbanks of the training were made, into EXP_DIR/frontend, for `pyser ser predict`."""
+    from pyser.ser.regression_predict import package as run
+
+    print(run(exp_dir, fbank_conf))

@@ -81,8 +81,8 @@ model_option = click.option("--model", "exp_dir", type=click.Path(), required=Tr
 @options.allow_pipes
 @click.argument("sources", nargs=-1, required=True)
 def predict(exp_dir: str, form: str, allow_pipes: bool, sources: tuple[str, ...]) -> None:
-    """Emotion and posteriors of SOURCES: audio files (any format, rate, channels), Kaldi data directories, `-` for the bytes
-    of an audio file from standard input.
+    """Emotion and posteriors, or ratings, of SOURCES: audio files (any format, rate, channels), Kaldi data directories, `-`
+    for the bytes of an audio file from standard input.
 
     What cannot be read is said on stderr, all else is predicted; then the exit status is 1.
     """

@@ -17,7 +17,7 @@ from pyser.ser.recording import Recording, naming
 
 
 @dataclass(frozen=True)
-class CmgiPredictor(UtterancePredictor):
+class CmgiPredictor(UtterancePredictor[Prediction]):
     """What `pyser.load` gives of such a system, to call `predict` of."""
 
     models: tuple[CmgiModel, ...]

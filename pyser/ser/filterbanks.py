@@ -26,6 +26,11 @@ SHORTEST = 0.9  # of the longest utterance in a batch: less than a tenth of any 
 JITTER = 0.05  # lengths are this uncertain when utterances are sorted by them: other ones meet in each epoch
 
 
+def normalise(feats: np.ndarray) -> np.ndarray:
+    """(T, D) of one utterance, each column with a mean of 0 and a variance of 1."""
+    return apply_cmvn(feats, cmvn_stats(feats), OF_ITSELF)
+
+
 def stack_frames(feats: np.ndarray, stack: int) -> np.ndarray:
     """(T, D) -> (ceil(T / stack), stack * D): each `stack` frames side by side, none twice but the last one at the end."""
     return pad(feats, 0, -len(feats) % stack).reshape(-1, stack * feats.shape[1])
@@ -84,7 +89,7 @@ class Filterbanks:
         if len(feats) != self.frames[utt] or not np.isfinite(feats).all():
             raise PyserError(f"{utt}: features of {len(feats)} frames, {self.frames[utt]} in utt2num_frames, or not finite; "
                              "write them again")
-        feats = apply_cmvn(feats, cmvn_stats(feats), OF_ITSELF)
+        feats = normalise(feats)
         if epoch:
             feats = mask(feats, self.spec_augment, np.random.default_rng([self.seed, epoch, *utt.encode()]))
         return stack_frames(feats, self.stack)

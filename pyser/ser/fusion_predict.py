@@ -45,7 +45,7 @@ class FusionFrontend:
 
 
 @dataclass(frozen=True)
-class FusionPredictor(UtterancePredictor):
+class FusionPredictor(UtterancePredictor[Prediction]):
     """What `pyser.load` gives of a fusion, to call `predict` of."""
 
     frontend: FusionFrontend

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 
 from pyser.errors import PyserError
 from pyser.features.cmvn import cmvn_stats
-from pyser.ser.predict import Features, Prediction, Predictor, UtterancePredictor
+from pyser.ser.predict import Features, Prediction, Predictor, Ratings, UtterancePredictor
 from pyser.ser.recording import Recording
 from pyser.ser.utterances import Utterance, utterances
 
-_WIDTH = 5  # of a posterior
+_WIDTH = 5  # of a posterior or a rating
 
 
 def print_predictions(
-    predictor: Predictor | UtterancePredictor, sources: Sequence[str], form: str = "table", allow_pipes: bool = False
+    predictor: Predictor | UtterancePredictor[Any], sources: Sequence[str], form: str = "table", allow_pipes: bool = False
 ) -> int:
     """Print the predictions of `sources` (see `utterances`), and to stderr what was converted and what is wrong; returns how
     many could not be predicted. form: table, or json for an object a line."""
@@ -38,7 +39,7 @@ def print_predictions(
             _say(source, f"{seen} of {len(some)} utterances are of speakers that the model was trained on: this is no test")
         found += some
     width = max(len(name) for name in ("utterance", *(one.name for one in found)))
-    head = _header(predictor.labels, width) if form == "table" else ""
+    headed = form == "json"
     said: set[tuple[str, str]] = set()
     for utterance, result in predictions(predictor, found):
         if isinstance(result, PyserError):
@@ -48,16 +49,19 @@ def print_predictions(
         if result.converted and about not in said:
             said.add(about)
             _say(*about)
-        print(head + (_row(utterance.name, result, width) if form == "table" else _json(utterance.name, result)), flush=True)
-        head = ""
+        if not headed:
+            print(_header(result, width))
+            headed = True
+        print(_row(utterance.name, result, width) if form == "table" else _json(utterance.name, result), flush=True)
     return failed
 
 
 def predictions(
-    predictor: Predictor | UtterancePredictor, found: Sequence[Utterance]
-) -> Iterator[tuple[Utterance, Prediction | PyserError]]:
-    """Each utterance and its emotion, or what is wrong with it. i-vectors are carried over from one utterance of a speaker to
-    his next where those of the training features were; features are normalised by all his utterances where those were."""
+    predictor: Predictor | UtterancePredictor[Any], found: Sequence[Utterance]
+) -> Iterator[tuple[Utterance, Prediction | Ratings | PyserError]]:
+    """Each utterance and its emotion or ratings, or what is wrong with it. i-vectors are carried over from one utterance of a
+    speaker to his next where those of the training features were; features are normalised by all his utterances where those
+    were."""
     if isinstance(predictor, UtterancePredictor):
         yield from _each_alone(predictor, found)
         return
@@ -81,8 +85,8 @@ def predictions(
 
 
 def _each_alone(
-    predictor: UtterancePredictor, found: Sequence[Utterance]
-) -> Iterator[tuple[Utterance, Prediction | PyserError]]:
+    predictor: UtterancePredictor[Any], found: Sequence[Utterance]
+) -> Iterator[tuple[Utterance, Prediction | Ratings | PyserError]]:
     for utterance in found:
         try:
             yield utterance, predictor.predict_recording(utterance.read(predictor.rate))
@@ -99,23 +103,31 @@ def _complain(error: PyserError) -> int:
     return 1
 
 
-def _header(labels: Sequence[str], width: int) -> str:
-    return f"{'utterance':{width}}  {'emotion':{_emotion_width(labels)}}  seconds" + "".join(
-        f"  {label:>{_WIDTH}}" for label in labels) + "\n"
+def _values(found: Prediction | Ratings) -> dict[str, float]:
+    return found.ratings if isinstance(found, Ratings) else found.posteriors
 
 
-def _row(name: str, found: Prediction, width: int) -> str:
-    emotion = f"{found.emotion:{_emotion_width(found.posteriors)}}"
-    return f"{name:{width}}  {emotion}  {found.seconds:7.2f}" + "".join(
-        f"  {p:{max(_WIDTH, len(label))}.3f}" for label, p in found.posteriors.items()) + (
-        "" if found.transcript is None else f"  {found.transcript}")
+def _emotion_width(found: Prediction) -> int:
+    return max(map(len, (*found.posteriors, "emotion")))
 
 
-def _emotion_width(labels: Iterable[str]) -> int:
-    return max(map(len, (*labels, "emotion")))
+def _header(found: Prediction | Ratings, width: int) -> str:
+    emotion = "" if isinstance(found, Ratings) else f"  {'emotion':{_emotion_width(found)}}"
+    return f"{'utterance':{width}}{emotion}  seconds" + "".join(f"  {label:>{_WIDTH}}" for label in _values(found))
 
 
-def _json(name: str, found: Prediction) -> str:
-    heard = {} if found.transcript is None else {"transcript": found.transcript}
-    return json.dumps({"utterance": name, "emotion": found.emotion, "posteriors": found.posteriors,
-                       "seconds": found.seconds, **heard}, ensure_ascii=False)
+def _row(name: str, found: Prediction | Ratings, width: int) -> str:
+    emotion = "" if isinstance(found, Ratings) else f"  {found.emotion:{_emotion_width(found)}}"
+    heard = "" if isinstance(found, Ratings) or found.transcript is None else f"  {found.transcript}"
+    return f"{name:{width}}{emotion}  {found.seconds:7.2f}" + "".join(
+        f"  {value:{max(_WIDTH, len(label))}.3f}" for label, value in _values(found).items()) + heard
+
+
+def _json(name: str, found: Prediction | Ratings) -> str:
+    line: dict[str, Any] = {"utterance": name}
+    if isinstance(found, Ratings):
+        line |= {"ratings": found.ratings, "seconds": found.seconds}
+    else:
+        line |= {"emotion": found.emotion, "posteriors": found.posteriors, "seconds": found.seconds}
+        line |= {} if found.transcript is None else {"transcript": found.transcript}
+    return json.dumps(line, ensure_ascii=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +21,7 @@ WINDOW = 0.025  # seconds of a column of the spectrogram
 RANGE = 70.0  # dB below the loudest
 
 
-def plot_posteriors(predictor: Predictor | UtterancePredictor, audio: Audio, path: str | Path) -> str:
+def plot_posteriors(predictor: Predictor | UtterancePredictor[Any], audio: Audio, path: str | Path) -> str:
     """Spectrogram and posteriors (stacked, a running mean, of all folds) of `audio`; the decision on the whole in the title.
     Returns what was converted, '' if nothing.
 

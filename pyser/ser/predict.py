@@ -17,7 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TypeVar, overload
+from typing import Generic, TypeVar, overload
 
 import numpy as np
 import torch
@@ -41,6 +41,7 @@ from pyser.ser.network import EmotionNetwork, read_network
 from pyser.ser.recording import Audio, Recording, naming, read_recording
 
 AnyAudio = TypeVar("AnyAudio", bound=Audio)
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,16 @@ class Prediction:
     seconds: float
     converted: str = ""
     transcript: str | None = None
+
+
+@dataclass(frozen=True)
+class Ratings:
+    """Of activation, valence and dominance, or those of them that the corpus has, on its scale; seconds and converted as a
+    Prediction's."""
+
+    ratings: dict[str, float]
+    seconds: float
+    converted: str = ""
 
 
 @dataclass(frozen=True)
@@ -197,8 +208,8 @@ class Predictor:
         return np.asarray(torch.stack(folds).mean(dim=0))
 
 
-class UtterancePredictor(ABC):
-    """What `pyser.load` gives of a system that decides of each recording as a whole, and by itself."""
+class UtterancePredictor(ABC, Generic[Found]):
+    """What `pyser.load` gives of a system that decides of each recording as a whole, and by itself: Prediction or Ratings."""
 
     rate = 16000  # Hz, of speech encoders
     seen: frozenset[str]
@@ -208,7 +219,7 @@ class UtterancePredictor(ABC):
     def labels(self) -> tuple[str, ...]: ...
 
     @abstractmethod
-    def predict_recording(self, recording: Recording) -> Prediction:
+    def predict_recording(self, recording: Recording) -> Found:
         """Of one at self.rate."""
 
     def of_speakers(self) -> str:
@@ -216,14 +227,14 @@ class UtterancePredictor(ABC):
         return ""
 
     @overload
-    def predict(self, audio: Audio) -> Prediction: ...
+    def predict(self, audio: Audio) -> Found: ...
 
     @overload
-    def predict(self, audio: list[AnyAudio]) -> list[Prediction]: ...
+    def predict(self, audio: list[AnyAudio]) -> list[Found]: ...
 
-    def predict(self, audio: Audio | list[AnyAudio]) -> Prediction | list[Prediction]:
-        """The emotion of a path or of (samples, rate), in any format and at any rate, as `read_recording` takes them; of a
-        list of these, all their emotions."""
+    def predict(self, audio: Audio | list[AnyAudio]) -> Found | list[Found]:
+        """Of a path or of (samples, rate), in any format and at any rate, as `read_recording` takes them; of a list of these,
+        all that is found."""
         if isinstance(audio, list):
             return [self.predict(one) for one in audio]
         return self.predict_recording(read_recording(audio, self.rate))
