@@ -96,6 +96,30 @@ def test_a_second_run_is_quick_and_changes_nothing(work, acoustic, emotion):
     assert [path.read_bytes() for path in files] == before
 
 
+@pytest.mark.skipif(not stored_graph.K2, reason="n-best lists need k2")
+def test_two_networks_and_two_lexica_are_combined(work, acoustic):
+    """What the training transcripts lack is recognised, as the lexicon has it."""
+    lexicon = (work / "lexicon.txt").read_text() + "MOOSE M UW S\n"
+    (work / "lexicon.txt").write_text(lexicon)
+    both = ["--seeds", "0 1", "--vocabulary", "both", "--stage", 3]
+    log = recipe("kaldi_dir/tdnn/run.sh", *acoustic[0], *both)
+    for directory in ("tdnn", "tdnn_seed1"):
+        lists = [(work / "exp" / directory / f"decode{whole}_test/nbest/words").read_text() for whole in ("", "_whole")]
+        assert "MOOSE" not in lists[0] and "MOOSE" in lists[1]
+        assert json.loads((work / "exp" / directory / "rescore_dev/scales.json").read_text())
+    assert (work / "exp/tdnn/final.safetensors").read_bytes() != (work / "exp/tdnn_seed1/final.safetensors").read_bytes()
+    assert "(2 systems, LM scale" in log and "(4 systems, LM scale" in log
+    line = (work / "exp/tdnn/combine_test/wer.txt").read_text().splitlines()[0]
+    assert float(line.split()[1]) < 25, line
+
+    (work / "lexicon.txt").write_text(lexicon + "ZZZ ZH\n")
+    said = recipe("kaldi_dir/tdnn/run.sh", *acoustic[0], *both, ok=False)
+    assert "has phones that the words of" in said and "use --vocabulary lexicon" in said
+    for wrong in (["--nbest", 0], ["--rescore-lm-order", 3]):
+        assert "takes n-best lists together" in recipe("kaldi_dir/tdnn/run.sh", *acoustic[0], *both, *wrong, ok=False)
+    assert "it is training, lexicon or both" in recipe("kaldi_dir/tdnn/run.sh", *acoustic[0], "--vocabulary", "all", ok=False)
+
+
 def test_prediction_of_another_rate_and_two_channels(work, emotion):
     samples, rate = soundfile.read(work / "IEMOCAP/Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav")
     stereo = resample_poly(samples, 441, 160)[:, None].repeat(2, axis=1)

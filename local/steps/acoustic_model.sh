@@ -24,7 +24,8 @@ word_lm_order=3
 word_lm_min_counts=${word_lm_min_counts:-}  # of each order, how often an n-gram must occur: 1,1,2
 rescore_lm_order=${rescore_lm_order:-}      # of a larger word LM for the n-best lists; none: that of the decoding graph
 rescore_min_counts=${rescore_min_counts:-}
-whole_lexicon=${whole_lexicon:-false}  # words that the training transcripts lack can be recognised; otherwise each is an error
+vocabulary=${vocabulary:-training}  # words that can be recognised: of the training transcripts (each other one is an error), all
+                             # of the lexicon, or both: a graph of each, their n-best lists taken together
 nbest=100            # hypotheses for the choice of scales and the larger LM; 0 where k2 is not installed
 average=2            # epochs averaged into the final model
 seeds=0              # "0 1" trains two networks, tdnn and tdnn_seed1, and combines what they hear; a --seed of tdnn_config is for 0
@@ -77,30 +78,55 @@ fi
 
 mono=false
 if [ "$topology $context" = "chain biphone" ]; then mono=true; fi
+graphs=(lang)
+case $vocabulary in
+  training | lexicon) ;;
+  both)
+    graphs+=(lang_whole)
+    if [ "$nbest" = 0 ] || [ -n "$rescore_lm_order" ]; then
+      echo "$0: --vocabulary both takes n-best lists together (--nbest 100), and does not go with --rescore-lm-order" >&2; exit 1
+    fi ;;
+  *) echo "$0: --vocabulary $vocabulary: it is training, lexicon or both" >&2; exit 1 ;;
+esac
 
 if wanted 3; then
   announce 3 "lang: lexicon, phone LM (order $phone_lm_order), word LM (order $word_lm_order), decoding graph"
-  once.sh "$data/.done/lexicon" pyser lang lexicon --source "$lexicon" $(if $whole_lexicon; then echo --whole; fi) --max-oov "$max_oov" \
-    "$data/$train_set" "$data/dict"
-  topo_options=()
-  if $mono; then topo_options=(--tie "$data/$train_set" --min-biphone-count "$min_biphone_count"); fi
-  for lang in lang $(if $mono; then echo lang_mono; fi); do
-    once.sh "$data/.done/$lang" pyser lang prepare --share-silence-phones "$data/dict" "$data/$lang"
+  make_dict() {  # <directory> [--whole]
+    once.sh "$data/.done/${1/dict/lexicon}" pyser lang lexicon --source "$lexicon" ${2:-} --max-oov "$max_oov" "$data/$train_set" "$data/$1"
+  }
+  make_lang() {  # <directory> <dict> [options of topo]
+    local lang=$1 dict=$2; shift 2
+    once.sh "$data/.done/$lang" pyser lang prepare --share-silence-phones "$data/$dict" "$data/$lang"
     once.sh "$data/.done/$lang.phone_lm" pyser lang phone-lm --order "$phone_lm_order" "$data/$lang" "$data/$train_set"
-  done
-  once.sh --also "$data/.done/lang" "$data/.done/topo" \
-    pyser lang topo --type "$topology" --context "$context" ${topo_options[@]+"${topo_options[@]}"} "$data/lang"
-  if $mono; then once.sh --also "$data/.done/lang_mono" "$data/.done/lang_mono.topo" pyser lang topo --context mono "$data/lang_mono"; fi
+    once.sh --also "$data/.done/$lang" "$data/.done/$lang.topo" pyser lang topo "$@" "$data/$lang"
+  }
+  make_graph() {  # <directory>
+    once.sh --also "$data/.done/$1" "$data/.done/$1.word_lm" pyser lang word-lm --order "$word_lm_order" \
+      ${word_lm_min_counts:+--min-counts "$word_lm_min_counts"} --dev "$data/$dev_set" "$data/$1" "${lm_texts[@]}"
+    if [ -n "$rescore_lm_order" ]; then
+      once.sh --also "$data/.done/$1" "$data/.done/$1.rescore_lm" pyser lang word-lm --order "$rescore_lm_order" \
+        ${rescore_min_counts:+--min-counts "$rescore_min_counts"} --dev "$data/$dev_set" --out "$data/$1/G.$rescore_lm_order.arpa" \
+        "$data/$1" "${lm_texts[@]}"
+    fi
+    once.sh --also "$data/$1/G.arpa" --also "$data/.done/$1.topo" "$data/.done/$1.graph" pyser lang graph "$data/$1"
+  }
   lm_texts=("$data/$train_set")
   if [ -f "$data/local/lm/text.gz" ]; then lm_texts+=("$data/local/lm/text.gz"); fi
-  once.sh --also "$data/.done/lang" "$data/.done/word_lm" pyser lang word-lm --order "$word_lm_order" \
-    ${word_lm_min_counts:+--min-counts "$word_lm_min_counts"} --dev "$data/$dev_set" "$data/lang" "${lm_texts[@]}"
-  if [ -n "$rescore_lm_order" ]; then
-    once.sh --also "$data/.done/lang" "$data/.done/rescore_lm" pyser lang word-lm --order "$rescore_lm_order" \
-      ${rescore_min_counts:+--min-counts "$rescore_min_counts"} --dev "$data/$dev_set" --out "$data/lang/G.$rescore_lm_order.arpa" \
-      "$data/lang" "${lm_texts[@]}"
+  topo_options=(--type "$topology" --context "$context")
+  if $mono; then topo_options+=(--tie "$data/$train_set" --min-biphone-count "$min_biphone_count"); fi
+  make_dict dict $(if [ "$vocabulary" = lexicon ]; then echo --whole; fi)
+  if $mono; then make_lang lang_mono dict --context mono; fi
+  make_lang lang dict "${topo_options[@]}"
+  make_graph lang
+  if [ "$vocabulary" = both ]; then
+    make_dict dict_whole --whole
+    make_lang lang_whole dict_whole "${topo_options[@]}"
+    if ! cmp -s <(grep -v '^#' "$data/lang/tokens.txt") <(grep -v '^#' "$data/lang_whole/tokens.txt"); then
+      echo "$0: $lexicon has phones that the words of $data/$train_set lack, so networks of data/lang do not fit all of it; use --vocabulary lexicon" >&2
+      exit 1
+    fi
+    make_graph lang_whole
   fi
-  once.sh --also "$data/lang/G.arpa" --also "$data/.done/topo" "$data/.done/graph" pyser lang graph "$data/lang"
 fi
 
 train_tdnn() {  # <set> <lang> <exp dir> [options]
@@ -146,11 +172,16 @@ if wanted 5; then
   done
 fi
 
+add_lists() {  # <network> <set>
+  local lang
+  for lang in "${graphs[@]}"; do lists+=("$1/decode${lang#lang}_$2"); done
+}
+
 rescore() {  # <network> <set> <name of the results> <decode dir>...: the scales are chosen on the development set
-  local net=$1 set=$2 name=$3 scales=() lists=(); shift 3
+  local net=$1 set=$2 name=$3 scales=() also=() decoded; shift 3
   if [ "$set" != "$dev_set" ]; then scales=(--scales-of "$net/${name}_$dev_set"); fi
-  for decoded in "$@"; do lists+=(--also "$decoded/nbest/words"); done
-  once.sh "${lists[@]}" --also "$net/${name}_$dev_set/scales.json" "$net/${name}_$set/.done" \
+  for decoded in "$@"; do also+=(--also "$decoded/nbest/words"); done
+  once.sh "${also[@]}" --also "$net/${name}_$dev_set/scales.json" "$net/${name}_$set/.done" \
     pyser chain rescore ${new_lm[@]+"${new_lm[@]}"} ${scales[@]+"${scales[@]}"} "$data/lang" "$@" "$net/${name}_$set"
 }
 
@@ -164,17 +195,23 @@ if wanted 6; then
     cp "$exp/ivectors_$dev_set/final.ie.id" "$net/final.ie.id"  # these two as Kaldi keeps them beside a network
     echo "--norm-means=false --norm-vars=false" > "$net/cmvn_opts"
     for set in $dev_set $test_sets; do
-      once.sh --also "$net/final.safetensors" --also "$data/lang/HLG.safetensors" "$net/decode_$set/.done" \
-        $cmd "$net/log/decode_$set.log" pyser chain decode --nbest "$nbest" --ivectors "$exp/ivectors_$set" "$net" "$data/lang" \
-        "$data/$set" "$net/decode_$set"
-      echo "  $set: $(grep WER "$net/decode_$set/wer.txt")"
-      if [ "$nbest" -gt 0 ]; then rescore "$net" "$set" rescore "$net/decode_$set"; fi
+      for lang in "${graphs[@]}"; do
+        decoded=$net/decode${lang#lang}_$set
+        once.sh --also "$net/final.safetensors" --also "$data/$lang/HLG.safetensors" "$decoded/.done" \
+          $cmd "$net/log/$(basename "$decoded").log" pyser chain decode --nbest "$nbest" --ivectors "$exp/ivectors_$set" \
+          "$net" "$data/$lang" "$data/$set" "$decoded"
+        echo "  $set, $lang: $(grep WER "$decoded/wer.txt")"
+      done
+      lists=(); add_lists "$net" "$set"
+      if [ "$nbest" -gt 0 ]; then rescore "$net" "$set" rescore "${lists[@]}"; fi
     done
   done
   if [ ${#networks[@]} -gt 1 ] && [ "$nbest" -gt 0 ]; then
     announce 6 "combine ${networks[*]}"
     for set in $dev_set $test_sets; do
-      rescore "$exp/tdnn" "$set" combine "${networks[@]/%//decode_$set}"
+      lists=()
+      for net in "${networks[@]}"; do add_lists "$net" "$set"; done
+      rescore "$exp/tdnn" "$set" combine "${lists[@]}"
     done
   fi
 fi

@@ -2,7 +2,7 @@
 # Any transcribed speech in Kaldi data directories -> a TDNN-F acoustic model trained with LF-MMI:
 #   ./run.sh --train DIR --dev DIR --test "DIR DIR" [--lexicon FILE]
 # wav.scp may hold paths relative to the directory or its parent, in any format libsndfile reads. The lexicon is CMUdict
-# unless one is given; with --whole-lexicon true all its words can be recognised, without it those of the training
+# unless one is given; with --vocabulary lexicon all its words can be recognised, without it those of the training
 # transcripts. The stages and their options are in local/steps/acoustic_model.sh; ./run.sh --help lists them.
 cd "$(dirname "$0")" || exit 1
 . ./path.sh || exit 1

@@ -8,7 +8,7 @@ corpus=db/TEDLIUM_release2
 train_set=train dev_set=dev test_sets=test
 # The release's own dictionary, and 150 million words of text for the language models: a trigram to decode with, of about
 # two million n-grams, and a 4-gram for the n-best lists.
-whole_lexicon=true
+vocabulary=lexicon
 word_lm_min_counts=1,5,10
 rescore_lm_order=4
 rescore_min_counts=1,1,2,2
