@@ -32,7 +32,7 @@ seeds=0              # "0 1" trains two networks, tdnn and tdnn_seed1, and combi
 max_dropped=5%
 max_oov=5%
 # End configuration section
-help_message="usage: $0 [--stage 0] [--stop-stage 6] [--corpus DIR] [--nj N] [--cmd run.sh] [--data data] [--exp exp] [--tdnn-config F] [--seeds '0 1']
+help_message="usage: $0 [--stage 0] [--stop-stage 6] [--corpus DIR] [--nj N] [--cmd run.sh] [--data data] [--exp exp] [--tdnn-config F] [--seeds '0 1'] [--vocabulary training|lexicon|both]
   0 prepare  1 features  2 i-vectors  3 lang  4 monophones from a flat start, alignment  5 train the TDNN-F with LF-MMI
   6 average, decode, rescore; combine the networks of several seeds"
 . parse_options.sh || exit 1
@@ -48,6 +48,17 @@ wanted() { [ "$stage" -le "$1" ] && [ "$stop_stage" -ge "$1" ]; }
 at=$stage
 fit_set=$train_set
 if $speed_perturb; then fit_set=${train_set}_sp; fi
+
+graphs=(lang)
+case $vocabulary in
+  training | lexicon) ;;
+  both)
+    graphs+=(lang_whole)
+    if [ "$nbest" = 0 ] || [ -n "$rescore_lm_order" ]; then
+      echo "$0: --vocabulary both takes n-best lists together (--nbest 100), and does not go with --rescore-lm-order" >&2; exit 1
+    fi ;;
+  *) echo "$0: --vocabulary $vocabulary: it is training, lexicon or both" >&2; exit 1 ;;
+esac
 
 if wanted 0; then
   announce 0 "prepare the corpus"
@@ -78,16 +89,6 @@ fi
 
 mono=false
 if [ "$topology $context" = "chain biphone" ]; then mono=true; fi
-graphs=(lang)
-case $vocabulary in
-  training | lexicon) ;;
-  both)
-    graphs+=(lang_whole)
-    if [ "$nbest" = 0 ] || [ -n "$rescore_lm_order" ]; then
-      echo "$0: --vocabulary both takes n-best lists together (--nbest 100), and does not go with --rescore-lm-order" >&2; exit 1
-    fi ;;
-  *) echo "$0: --vocabulary $vocabulary: it is training, lexicon or both" >&2; exit 1 ;;
-esac
 
 if wanted 3; then
   announce 3 "lang: lexicon, phone LM (order $phone_lm_order), word LM (order $word_lm_order), decoding graph"
