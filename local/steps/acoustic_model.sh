@@ -19,6 +19,7 @@ topology=chain       # Kaldi's, a pdf for the first frame of a phone and one for
 context=biphone      # pdfs for each phone behind each other, which begin with monophones' layers and alignments; or mono
 min_biphone_count=100  # rarer pairs of phones share pdfs
 mono_epochs=${mono_epochs:-2}
+mono_max_duration=   # seconds of speech in the monophones' batches; not given: as tdnn_config says. 20 below three hours of speech
 phone_lm_order=3
 word_lm_order=3
 word_lm_min_counts=${word_lm_min_counts:-}  # of each order, how often an n-gram must occur: 1,1,2
@@ -147,7 +148,7 @@ if wanted 4 && $mono; then
   fi
   # An epoch near phones spread evenly comes first: without it silence may take all frames, and the phones one each.
   # Neither masks nor dropout: they are for long training.
-  mild=(--spec-augment-schedule 0 --dropout-schedule 0)
+  mild=(--spec-augment-schedule 0 --dropout-schedule 0 ${mono_max_duration:+--max-duration "$mono_max_duration"})
   once.sh --also "$mono_set/feats.scp" "$exp/equal_ali/.done" \
     pyser chain align-equal --max-dropped "$max_dropped" "$data/lang_mono" "$mono_set" "$exp/equal_ali"
   train_tdnn "$mono_set" "$data/lang_mono" "$exp/mono0" --num-epochs 1 "${mild[@]}" --ali-dir "$exp/equal_ali"
