@@ -25,13 +25,13 @@ def load(exp_dir: str | Path) -> Predictor | UtterancePredictor[Prediction] | Re
     >>> pyser.load("exp/avd_sa2sr").predict("some.wav").ratings["valence"]                 # doctest: +SKIP
     4.2
     """
-    from pyser.ser import cmgi_predict, fusion_predict, predict, regression_predict
+    from importlib import import_module
 
-    if fusion_predict.is_fusion(exp_dir):
-        return fusion_predict.load(exp_dir)
-    if regression_predict.is_regression(exp_dir):
-        return regression_predict.load(exp_dir)
-    return cmgi_predict.load(exp_dir) if cmgi_predict.is_cmgi(exp_dir) else predict.load(exp_dir)
+    from pyser.ser.predict import predictor_of
+
+    predictor: Predictor | UtterancePredictor[Prediction] | RegressionPredictor
+    predictor = import_module(f"pyser.ser.{predictor_of(exp_dir)}").load(exp_dir)
+    return predictor
 
 
 def __getattr__(name: str) -> Any:

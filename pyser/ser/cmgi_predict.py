@@ -12,7 +12,7 @@ import torch
 from pyser.errors import PyserError
 from pyser.kaldi.wav import INT16
 from pyser.ser.cmgi import CmgiModel, read_cmgi
-from pyser.ser.predict import Prediction, UtterancePredictor, has_setting, seen_speakers, trained_folds
+from pyser.ser.predict import Prediction, UtterancePredictor, seen_speakers, trained_folds
 from pyser.ser.recording import Recording, naming
 
 
@@ -37,11 +37,6 @@ class CmgiPredictor(UtterancePredictor[Prediction]):
         heard = outputs[0].heard
         return Prediction(max(posteriors, key=lambda label: posteriors[label]), posteriors, recording.seconds,
                           recording.converted, None if heard is None else heard[0])
-
-
-def is_cmgi(exp_dir: str | Path) -> bool:
-    """Whether `pyser cmgi` trained what is in `exp_dir`, an experiment or a fold of one."""
-    return has_setting(exp_dir, "interaction")
 
 
 def load(exp_dir: str | Path) -> CmgiPredictor:

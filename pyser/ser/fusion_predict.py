@@ -25,7 +25,7 @@ from pyser.features.mfcc import MfccConfig, mfcc
 from pyser.files import read_json, write_json, write_text
 from pyser.kaldi.wav import INT16
 from pyser.ser.fusion import HIDDEN, FusionModel, read_fusion
-from pyser.ser.predict import Prediction, UtterancePredictor, has_setting, seen_speakers, trained_folds
+from pyser.ser.predict import Prediction, UtterancePredictor, seen_speakers, trained_folds
 from pyser.ser.recording import Recording, naming
 from pyser.ser.streams import StreamExamples
 
@@ -87,11 +87,6 @@ class FusionPredictor(UtterancePredictor[Prediction]):
         posteriors = dict(zip(self.labels, mean, strict=True))
         emotion = max(posteriors, key=lambda label: posteriors[label])
         return Prediction(emotion, posteriors, recording.seconds, recording.converted, transcript)
-
-
-def is_fusion(exp_dir: str | Path) -> bool:
-    """Whether `pyser fusion` trained what is in `exp_dir`, an experiment or a fold of one."""
-    return has_setting(exp_dir, "fusion")
 
 
 def load(exp_dir: str | Path) -> FusionPredictor:

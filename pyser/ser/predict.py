@@ -42,6 +42,8 @@ from pyser.ser.recording import Audio, Recording, naming, read_recording
 
 AnyAudio = TypeVar("AnyAudio", bound=Audio)
 Found = TypeVar("Found")
+# A setting that no other system has -> the module that predicts with such ones.
+PREDICTORS = {"fusion": "fusion_predict", "interaction": "cmgi_predict", "encoder_id": "regression_predict"}
 
 
 @dataclass(frozen=True)
@@ -240,13 +242,14 @@ class UtterancePredictor(ABC, Generic[Found]):
         return self.predict_recording(read_recording(audio, self.rate))
 
 
-def has_setting(exp_dir: str | Path, name: str) -> bool:
-    """Whether the system that `exp_dir` is of, an experiment or a fold of one, has such a setting: its kind is told so."""
+def predictor_of(exp_dir: str | Path) -> str:
+    """The module of pyser.ser that predicts with what is in `exp_dir`, an experiment or a fold of one."""
     exp_dir = Path(exp_dir)
     for directory in (exp_dir, exp_dir.parent):
         if (directory / "ser.json").is_file():
-            return name in read_json(directory / "ser.json", "config")["config"]
-    return False
+            config = read_json(directory / "ser.json", "config")["config"]
+            return next((module for setting, module in PREDICTORS.items() if setting in config), "predict")
+    return "predict"
 
 
 def trained_folds(exp_dir: str | Path, missing: str, command: str) -> tuple[list[Path], Path]:

@@ -17,7 +17,7 @@ from pyser.errors import PyserError
 from pyser.features.fbank import FbankConfig, fbank
 from pyser.files import write_text
 from pyser.ser.filterbanks import normalise, stack_frames
-from pyser.ser.predict import Ratings, UtterancePredictor, has_setting, seen_speakers, trained_folds
+from pyser.ser.predict import Ratings, UtterancePredictor, seen_speakers, trained_folds
 from pyser.ser.recording import Recording, naming
 from pyser.ser.regression import RegressionModel, read_regression
 
@@ -50,11 +50,6 @@ class RegressionPredictor(UtterancePredictor[Ratings]):
             found = torch.cat([model(x[None], torch.tensor([len(x)])) for model in self.models])
         return Ratings(dict(zip(self.labels, found.double().mean(dim=0).tolist(), strict=True)), recording.seconds,
                        recording.converted)
-
-
-def is_regression(exp_dir: str | Path) -> bool:
-    """Whether `pyser sa2sr fine-tune` trained what is in `exp_dir`, an experiment or a fold of one."""
-    return has_setting(exp_dir, "encoder_id")
 
 
 def load(exp_dir: str | Path) -> RegressionPredictor:
