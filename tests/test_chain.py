@@ -18,7 +18,6 @@ from pyser.chain.average import average
 from pyser.chain.data import ChainData, select, text_of
 from pyser.chain.decode import decode
 from pyser.chain.denominator import Denominator
-from pyser.chain.outputs import AcousticModel, mean_outputs
 from pyser.chain.search import DecodeConfig, Hypothesis, load_search
 from pyser.chain.train import ChainConfig, train
 from pyser.cli import cli
@@ -127,24 +126,8 @@ def test_chain_topology(toy, tmp_path):
     average(tmp_path / "exp", 2)
     rest = tmp_path / "lang", toy / "test", toy / "test/iv"
     for engine in ENGINES:
-        assert float(decode([tmp_path / "exp"], *rest, tmp_path / engine, engine=engine).split()[1]) < 10
+        assert float(decode(tmp_path / "exp", *rest, tmp_path / engine, engine=engine).split()[1]) < 10
     assert len({(tmp_path / engine / "hyp.txt").read_text() for engine in ENGINES}) == 1
-    shutil.copytree(tmp_path / "exp", tmp_path / "early")
-    average(tmp_path / "early", 1, 6)
-    both = [AcousticModel(tmp_path / name, tmp_path / "lang") for name in ("exp", "early")]
-    alone = [dict((cut.id, output) for cut, output in model.outputs(*rest[1:])) for model in both]
-    fused = {cut.id: output for cut, output in mean_outputs(both, *rest[1:])}
-    for utt, output in fused.items():
-        np.testing.assert_allclose(output, (alone[0][utt] + alone[1][utt]) / 2, atol=1e-6)
-        assert abs(output - alone[0][utt]).max() > 0.01
-    assert len(fused) == 15
-    exps = [str(tmp_path / name) for name in ("exp", "early")]
-    words = "--ivectors", str(rest[2]), *exps, *map(str, rest[:2]), str(tmp_path / "both")
-    said = CliRunner().invoke(cli, ["chain", "decode", *words])
-    assert said.exit_code == 0 and float(said.output.split()[1]) < 10, said.output
-    object.__setattr__(both[1], "subsampling", 1)
-    with pytest.raises(PyserError, match="outputs every 3 and every 1 frames"):
-        next(mean_outputs(both, *rest[1:]))
     assert align(tmp_path / "exp", *rest, tmp_path / "ali").startswith(f"align {toy / 'test'}: 15 utterances, 0 dropped")
     said = [line.split() for line in (tmp_path / "ali/words.ctm").read_text().splitlines()]
     text = {line.split()[0]: line.split()[1:] for line in (toy / "test/text").read_text().splitlines()}

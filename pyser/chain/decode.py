@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from pyser.chain.data import text_of
-from pyser.chain.outputs import AcousticModel, mean_outputs
+from pyser.chain.outputs import AcousticModel
 from pyser.chain.rescore import Nbest, write_nbest, write_results
 from pyser.chain.search import DecodeConfig, Hypothesis, load_search
 
 
 def decode(
-    exp_dirs: Sequence[str | Path],
+    exp_dir: str | Path,
     lang_dir: str | Path,
     data_dir: str | Path,
     ivector_dir: str | Path | None,
@@ -22,8 +21,7 @@ def decode(
     config: DecodeConfig | None = None,
     engine: str | None = None,
 ) -> str:
-    """Decode `data_dir` with the final.safetensors of `exp_dirs`, the mean of their outputs where there are several, and
-    lang_dir/HLG.safetensors; returns Kaldi's WER line.
+    """Decode `data_dir` with exp_dir/final.safetensors and lang_dir/HLG.safetensors; returns Kaldi's WER line.
 
     Writes hyp.txt and ref.txt (utterance and words, sorted), wer.txt (compute-wer's report) and icefall's recogs-NAME.txt
     and errs-NAME.txt, NAME that of data_dir, to `out_dir`, and nbest/ if paths are asked for.
@@ -32,13 +30,13 @@ def decode(
     """
     config = config or DecodeConfig()
     torch.set_num_threads(config.num_threads)
-    models = [AcousticModel(Path(exp_dir), Path(lang_dir), config.frames_per_chunk) for exp_dir in exp_dirs]
+    model = AcousticModel(Path(exp_dir), Path(lang_dir), config.frames_per_chunk)
     search = load_search(lang_dir, config, engine)
     hyps: dict[str, str] = {}
     refs: dict[str, str] = {}
     lists: Nbest = {}
     failed: list[str] = []
-    for cut, output in mean_outputs(models, data_dir, ivector_dir):
+    for cut, output in model.outputs(data_dir, ivector_dir):
         found = search(output) or [Hypothesis([])]
         if not found[0].words:
             failed.append(cut.id)

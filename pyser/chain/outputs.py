@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,16 +54,3 @@ class AcousticModel:
             except PyserError as error:
                 raise PyserError(f"{cut.id}: {error}") from None
             yield cut, torch.from_numpy(output).log_softmax(-1).numpy()
-
-
-def mean_outputs(
-    models: Sequence[AcousticModel], data_dir: str | Path, ivector_dir: str | Path | None
-) -> Iterator[tuple[Any, np.ndarray]]:
-    """(cut, the mean of the models' outputs (T, pdfs)) of every utterance: score fusion, as Kaldi's
-    steps/nnet3/decode_score_fusion.sh has it. The models share the tree and the i-vectors."""
-    for model in models[1:]:
-        if model.subsampling != models[0].subsampling:
-            raise PyserError(f"{models[0].exp_dir} and {model.exp_dir}: outputs every {models[0].subsampling} and every "
-                             f"{model.subsampling} frames have no mean")
-    for pairs in zip(*(model.outputs(data_dir, ivector_dir) for model in models), strict=True):
-        yield pairs[0][0], np.mean([output for _, output in pairs], axis=0)

@@ -87,18 +87,15 @@ def average(avg: int, epoch: int | None, exp_dir: str) -> None:
 @click.option("--acoustic-scale", type=float, help="of the network's log-probabilities  [default: 1]")
 @click.option("--nbest", type=int, help="how many word sequences go to OUT_DIR/nbest (k2)  [default: 0]")
 @click.option("--engine", type=click.Choice(["k2", "kaldi-decoder"]), help="[default: k2 if it is installed]")
-@click.argument("exp_dirs", nargs=-1, required=True, metavar="EXP_DIR...")
+@click.argument("exp_dir")
 @click.argument("lang_dir")
 @click.argument("data_dir")
 @click.argument("out_dir")
 def decode(
     ivectors: str | None, search_beam: float | None, max_active: int | None, acoustic_scale: float | None,
-    nbest: int | None, engine: str | None, exp_dirs: tuple[str, ...], lang_dir: str, data_dir: str, out_dir: str,
+    nbest: int | None, engine: str | None, exp_dir: str, lang_dir: str, data_dir: str, out_dir: str,
 ) -> None:
-    """Decode DATA_DIR with LANG_DIR/HLG.safetensors; hyp.txt, ref.txt and wer.txt go to OUT_DIR.
-
-    With several networks of one tree: by the mean of their outputs.
-    """
+    """Decode DATA_DIR with LANG_DIR/HLG.safetensors; hyp.txt, ref.txt and wer.txt go to OUT_DIR."""
     from pyser.chain.decode import DecodeConfig
     from pyser.chain.decode import decode as run
     from pyser.config import read_conf
@@ -106,7 +103,7 @@ def decode(
     config = read_conf(
         None, DecodeConfig, search_beam=search_beam, max_active=max_active, acoustic_scale=acoustic_scale, nbest=nbest
     )
-    print(run(exp_dirs, lang_dir, data_dir, ivectors, out_dir, config, engine))
+    print(run(exp_dir, lang_dir, data_dir, ivectors, out_dir, config, engine))
 
 
 @group.command()
