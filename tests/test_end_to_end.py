@@ -97,21 +97,22 @@ def test_a_second_run_is_quick_and_changes_nothing(work, acoustic, emotion):
 
 
 @pytest.mark.skipif(not stored_graph.K2, reason="n-best lists need k2")
-def test_two_networks_and_two_lexica_are_combined(work, acoustic):
-    """What the training transcripts lack is recognised, as the lexicon has it."""
-    lexicon = (work / "lexicon.txt").read_text() + "MOOSE M UW S\n"
-    (work / "lexicon.txt").write_text(lexicon)
-    both = ["--seeds", "0 1", "--vocabulary", "both", "--stage", 3]
+def test_two_networks_and_two_vocabularies_are_combined(work, acoustic, monkeypatch):
+    """A word that the training transcripts lack is among what may have been said, where the whole lexicon is searched."""
+    monkeypatch.setitem(tiny_corpus.LEXICON, "MOOSE", "M UW S")
+    new = tiny_corpus.make_data_dir(work / "new", speakers=2, utts=8, seed=4)
+    assert (new / "text").read_text().count("MOOSE") > 2
+    both = ["--test", new, "--seeds", "0 1", "--vocabulary", "both"]
     log = recipe("kaldi_dir/tdnn/run.sh", *acoustic[0], *both)
-    for directory in ("tdnn", "tdnn_seed1"):
-        lists = [(work / "exp" / directory / f"decode{whole}_test/nbest/words").read_text() for whole in ("", "_whole")]
-        assert "MOOSE" not in lists[0] and "MOOSE" in lists[1]
-        assert json.loads((work / "exp" / directory / "rescore_dev/scales.json").read_text())
     assert (work / "exp/tdnn/final.safetensors").read_bytes() != (work / "exp/tdnn_seed1/final.safetensors").read_bytes()
+    for directory in ("tdnn", "tdnn_seed1"):
+        assert "MOOSE" not in (work / "exp" / directory / "decode_new/nbest/words").read_text()
+        assert "MOOSE" in (work / "exp" / directory / "decode_whole_new/nbest/words").read_text()
     assert "(2 systems, LM scale" in log and "(4 systems, LM scale" in log
-    line = (work / "exp/tdnn/combine_test/wer.txt").read_text().splitlines()[0]
-    assert float(line.split()[1]) < 25, line
+    line = (work / "exp/tdnn/combine_new/wer.txt").read_text().splitlines()[0]
+    assert float(line.split()[1]) < 60, line  # 33 when this was written: these networks know words better than phones
 
+    lexicon = (work / "lexicon.txt").read_text()
     (work / "lexicon.txt").write_text(lexicon + "ZZZ ZH\n")
     said = recipe("kaldi_dir/tdnn/run.sh", *acoustic[0], *both, ok=False)
     assert "has phones that the words of" in said and "use --vocabulary lexicon" in said
