@@ -174,10 +174,7 @@ if wanted 5; then
   done
 fi
 
-add_lists() {  # <network> <set>
-  local lang
-  for lang in "${graphs[@]}"; do lists+=("$1/decode${lang#lang}_$2"); done
-}
+decode_dir() { echo "$1/decode${2#lang}_$3"; }  # <network> <lang> <set>
 
 rescore() {  # <network> <set> <name of the results> <decode dir>...: the scales are chosen on the development set
   local net=$1 set=$2 name=$3 scales=() also=() decoded; shift 3
@@ -197,14 +194,15 @@ if wanted 6; then
     cp "$exp/ivectors_$dev_set/final.ie.id" "$net/final.ie.id"  # these two as Kaldi keeps them beside a network
     echo "--norm-means=false --norm-vars=false" > "$net/cmvn_opts"
     for set in $dev_set $test_sets; do
+      lists=()
       for lang in "${graphs[@]}"; do
-        decoded=$net/decode${lang#lang}_$set
+        decoded=$(decode_dir "$net" "$lang" "$set")
+        lists+=("$decoded")
         once.sh --also "$net/final.safetensors" --also "$data/$lang/HLG.safetensors" "$decoded/.done" \
           $cmd "$net/log/$(basename "$decoded").log" pyser chain decode --nbest "$nbest" --ivectors "$exp/ivectors_$set" \
           "$net" "$data/$lang" "$data/$set" "$decoded"
         echo "  $set, $lang: $(grep WER "$decoded/wer.txt")"
       done
-      lists=(); add_lists "$net" "$set"
       if [ "$nbest" -gt 0 ]; then rescore "$net" "$set" rescore "${lists[@]}"; fi
     done
   done
@@ -212,7 +210,9 @@ if wanted 6; then
     announce 6 "combine ${networks[*]}"
     for set in $dev_set $test_sets; do
       lists=()
-      for net in "${networks[@]}"; do add_lists "$net" "$set"; done
+      for net in "${networks[@]}"; do
+        for lang in "${graphs[@]}"; do lists+=("$(decode_dir "$net" "$lang" "$set")"); done
+      done
       rescore "$exp/tdnn" "$set" combine "${lists[@]}"
     done
   fi

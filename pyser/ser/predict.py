@@ -213,8 +213,12 @@ class Predictor:
 class UtterancePredictor(ABC, Generic[Found]):
     """What `pyser.load` gives of a system that decides of each recording as a whole, and by itself: Prediction or Ratings."""
 
-    rate = 16000  # Hz, of speech encoders
     seen: frozenset[str]
+
+    @property
+    def rate(self) -> int:
+        """Hz of the recordings that it takes; those of speech encoders."""
+        return 16000
 
     @property
     @abstractmethod

@@ -35,7 +35,7 @@ class RegressionPredictor(UtterancePredictor[Ratings]):
         return self.models[0].labels
 
     @property
-    def rate(self) -> int:  # type: ignore[override]
+    def rate(self) -> int:
         """Hz of the recordings that the encoder was trained on."""
         return self.fbank.sample_frequency
 

@@ -4,7 +4,6 @@ python tests/bench/cmgi.py [--batch 2] [--accumulate 8] [--seconds 10] [--steps 
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import pyser  # noqa: F401  (before torch)
 
 import numpy as np  # isort: skip
-from steps import measure
+from steps import measure, options
 from transformers import BertConfig, BertModel, HubertConfig, HubertForCTC
 
 from pyser.encoders.speech import SpeechEncoder
@@ -38,13 +37,8 @@ def write_encoders(root: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--batch", type=int, default=2)
+    parser = options(__doc__, batch=2, seconds=10, steps=1)
     parser.add_argument("--accumulate", type=int, default=8)
-    parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--steps", type=int, default=1)
-    parser.add_argument("--gradient-checkpointing", action="store_true")
-    parser.add_argument("--precision", default="float32")
     given = parser.parse_args()
     rng, count = np.random.default_rng(0), given.batch * given.accumulate * given.steps
     waves = [0.1 * rng.standard_normal(round(given.seconds * RATE), np.float32) for _ in range(count)]

@@ -4,14 +4,13 @@ python tests/bench/fusion.py [--joint] [--batch 20] [--seconds 5] [--steps 3] [-
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from pathlib import Path
 
 import pyser  # noqa: F401  (before torch)
 
 import numpy as np  # isort: skip
-from steps import measure
+from steps import measure, options
 from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
 
 from pyser.encoders.speech import SpeechEncoder, load_speech
@@ -26,13 +25,8 @@ FRAMES = {"mfcc": (100, 40), "hidden": (50, 768), "text": (3, 768)}  # a second,
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(__doc__, batch=20, seconds=5, steps=3)
     parser.add_argument("--joint", action="store_true")
-    parser.add_argument("--batch", type=int, default=20)
-    parser.add_argument("--seconds", type=float, default=5.0)
-    parser.add_argument("--steps", type=int, default=3)
-    parser.add_argument("--gradient-checkpointing", action="store_true")
-    parser.add_argument("--precision", default="float32")
     given = parser.parse_args()
     rng, count = np.random.default_rng(0), given.batch * given.steps
     streams = {name: [rng.standard_normal((round(rate * given.seconds), dim), np.float32) for _ in range(count)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import resource
 import time
 from pathlib import Path
@@ -15,6 +16,17 @@ from pyser.training.loop import train
 
 class Finished(Exception):
     """All steps are done, before the checkpoint behind an epoch."""
+
+
+def options(about: str | None, batch: int, seconds: float, steps: int) -> argparse.ArgumentParser:
+    """What all of them ask for, with these defaults."""
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("--batch", type=int, default=batch)
+    parser.add_argument("--seconds", type=float, default=seconds)
+    parser.add_argument("--steps", type=int, default=steps)
+    parser.add_argument("--gradient-checkpointing", action="store_true")
+    parser.add_argument("--precision", default="float32")
+    return parser
 
 
 def measure(system: Any, model: torch.nn.Module, examples: Any, steps: int, exp_dir: Path) -> str:
