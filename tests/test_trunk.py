@@ -91,6 +91,20 @@ def test_layers_above_a_node_learn(model, corpus, tmp_path, pooling):
         np.testing.assert_allclose(found, [float(p) for p in lines[utt].split()], atol=1e-5)
 
 
+@pytest.mark.parametrize("pooling", ["sum", "attention"])
+def test_layers_learn_in_bfloat16(model, corpus, tmp_path, pooling):
+    data, folds, ivectors = corpus
+    config = replace(CONFIG, pooling=pooling, num_epochs=20, precision="bfloat16")
+    train_folds(data, folds, tmp_path, config, ["1"], trunk=TrunkConfig(str(model), "tdnnf4"), ivector_dir=ivectors)
+    assert score_experiment(tmp_path)["folds"][0]["ua"] > 0.6
+    network, _ = read_network(tmp_path / "fold1/final.safetensors")
+    assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
+    with torch.autocast("cpu", torch.bfloat16):
+        said = network.classifier.utterances(torch.randn(9, network.trunk.dim), torch.tensor([0] * 4 + [1] * 5), 2)
+    assert said.dtype in (torch.float32, torch.float64)
+    np.testing.assert_allclose(said.detach().exp().sum(dim=1), 1, atol=1e-5)
+
+
 def test_augmented_and_the_same_each_time(model, corpus, tmp_path):
     data, folds, ivectors = corpus
     trunk, curves = TrunkConfig(str(model), "tdnnf3"), []

@@ -212,7 +212,7 @@ class CmgiSystem:
         new += ["words."] if c.text == LSTM else []
         return TrainConfig(
             c.num_epochs, c.lr_initial, c.lr_final, weight_decay=c.weight_decay, seed=c.seed, precision=c.precision,
-            accumulate=c.accumulate, learning_rate_factors=tuple((name, c.head_factor) for name in new))
+            accumulate=c.accumulate, learning_rate_factors=tuple((name, c.head_factor) for name in new), counted="utterances")
 
     @property
     def read(self) -> Mapping[str, str] | None:

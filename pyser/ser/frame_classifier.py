@@ -41,6 +41,7 @@ class SerConfig:
     acoustic model learns. spec_augment: where it does, see pyser.chain.specaugment. input_dropout: of pooled statistics.
     vad: frames that are silence are left out, in training and in test; see pyser.features.vad.
     cmvn: `speaker` normalises mean and variance of the bottlenecks of all that a speaker says, a test speaker too.
+    precision: of the training, see TrainConfig; tests are in float32.
     """
 
     hidden_dim: int = 256
@@ -60,6 +61,7 @@ class SerConfig:
     spec_augment: float = 0.0
     vad: bool = False
     cmvn: str = "none"
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         if self.selection not in SELECTIONS:
@@ -144,7 +146,7 @@ class FrameClassifier(nn.Module):
 
     def _classify(self, x: Tensor) -> Tensor:
         x = self.dropout(self.batchnorm(torch.relu(self.hidden(x))))  # (N, H)
-        return self.output(x).log_softmax(dim=-1)  # (N, K)
+        return self.output(x).to(self.output.weight.dtype).log_softmax(dim=-1)  # (N, K), of full precision in autocast too
 
 
 def _sums(x: Tensor, utt: Tensor, count: int) -> Tensor:

@@ -132,7 +132,7 @@ class FusionSystem:
     def training(self) -> TrainConfig:
         c = self.config
         return TrainConfig(c.num_epochs, c.lr_initial, c.lr_final, weight_decay=c.weight_decay, seed=c.seed, optimizer="adam",
-                           precision=c.precision)
+                           precision=c.precision, counted="utterances")
 
     def settings(self) -> dict[str, Any]:
         return asdict(self.config)

@@ -91,6 +91,7 @@ class PretrainConfig:
         return TrainConfig(
             self.num_epochs, self.lr_initial, self.lr_final, self.max_grad_norm, seed=self.seed, keep_checkpoints=1,
             keep_best="score", patience=self.patience, optimizer=self.optimizer, precision=self.precision,
+            counted="predictions" if self.objective == "cpc" else "utterances",
         )
 
 

@@ -43,7 +43,8 @@ class FrameSystem:
     @property
     def training(self) -> TrainConfig:
         c = self.config
-        return TrainConfig(c.num_epochs, c.lr_initial, c.lr_final, weight_decay=c.weight_decay, seed=c.seed)
+        return TrainConfig(c.num_epochs, c.lr_initial, c.lr_final, weight_decay=c.weight_decay, seed=c.seed,
+                           precision=c.precision, counted="frames" if c.of_frames else "utterances")
 
     def settings(self) -> dict[str, Any]:
         trunk = asdict(self.trunk) if self.trunk is not None else {}

@@ -43,7 +43,7 @@ class TrainConfig:
     being deleted. keep_checkpoints: how many of the last, 0 for all. keep_best: and the epoch of the highest valid_<this>, of
     equal ones that of the lowest valid_loss. patience: after so many epochs without a better one, training ends; 0: never.
     accumulate: batches whose gradients make one step. learning_rate_factors: of parameters whose names begin so, 1 for all
-    others; not for ng-sgd.
+    others; not for ng-sgd. counted: what the weight of a batch is a number of, for the eyes.
     """
 
     num_epochs: int
@@ -61,6 +61,7 @@ class TrainConfig:
     start_epoch: int = 0
     accumulate: int = 1
     learning_rate_factors: tuple[tuple[str, float], ...] = ()
+    counted: str = "frames"
 
     def __post_init__(self) -> None:
         if self.num_epochs < 1:
@@ -188,7 +189,7 @@ class _Run(Generic[Model, Batch]):
         """One pass over `batches`; returns averages and the learning rate at its end."""
         self.model.train()
         sums: defaultdict[str, float] = defaultdict(float)
-        shown = Progress(epoch, self.config.num_epochs, self.steps_per_epoch)
+        shown = Progress(epoch, self.config.num_epochs, self.steps_per_epoch, self.config.counted)
         lr, step, waiting = 0.0, -1, iter(batches)
         for step, group in enumerate(iter(lambda: list(islice(waiting, self.config.accumulate)), [])):
             # An epoch may hold a few batches more or less than foreseen; its share of the schedule stays the same.

@@ -21,11 +21,11 @@ def line(row: dict[str, float]) -> str:
 class Progress:
     """One epoch's: a bar on stderr if that is a terminal, else a line on stdout every REPORT_SECONDS. Only of process 0.
 
-    The frames are those that the loss counts; the time left is that of the whole training.
+    counted: what the losses of batches are weighted by; the time left is that of the whole training.
     """
 
-    def __init__(self, epoch: int, num_epochs: int, steps: int):
-        self.epoch, self.steps, self.left = epoch, steps, (num_epochs - epoch) * steps
+    def __init__(self, epoch: int, num_epochs: int, steps: int, counted: str):
+        self.epoch, self.steps, self.left, self.counted = epoch, steps, (num_epochs - epoch) * steps, counted
         self.started = self.reported = time.monotonic()
         self.bar: Any = None
         if distributed.rank() == 0 and sys.stderr.isatty():
@@ -42,7 +42,7 @@ class Progress:
             return
         self.reported, seconds = now, max(now - self.started, 1e-6)
         left = datetime.timedelta(seconds=round((self.left + max(self.steps - step, 0)) * seconds / step))
-        rate = f"{means['weight'] * distributed.world_size() / seconds:.0f} frames/s"
+        rate = f"{means['weight'] * distributed.world_size() / seconds:.0f} {self.counted}/s"
         if self.bar is not None:
             self.bar.set_postfix_str(f"loss {means['loss']:.4f} {rate} all in {left}", refresh=False)
         else:
