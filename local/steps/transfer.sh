@@ -22,7 +22,7 @@ vad_config=conf/vad.conf
 ser_config=                    # conf/ser.conf, ser_utterances.conf with statistics or attention, ser_layers.conf with --train-above
 selection=valid                # valid: the epoch is chosen on training speakers; last: fixed number of epochs
 seeds=0                        # "0 1 2" for three
-carry_over=true                # i-vectors learn from the speaker's earlier utterances (false: per utterance)
+carry_over=${carry_over:-true} # i-vectors learn from the speaker's earlier utterances, in the order of their names (false: per utterance)
 against=                       # results.json of another system, one per seed, to compare this one with: "A/results.json ..."
 subsampling=1                  # 3: bottlenecks at the chain model's own 33 Hz, a third of the work
 frames_per_chunk=150
@@ -52,8 +52,8 @@ suffix=
 if [ "$pretrained" = false ]; then suffix=_random; fi
 ivectors=$exp/ivectors_$corpus_name
 mode=carry-over
-if ! $use_ivectors; then suffix=${suffix}_noiv; fi
-if ! $carry_over; then suffix=${suffix}_perutt; ivectors=${ivectors}_perutt; mode=per-utterance; fi
+if ! $use_ivectors; then suffix=${suffix}_noiv
+elif ! $carry_over; then suffix=${suffix}_perutt ivectors=${ivectors}_perutt mode=per-utterance; fi
 ivector_dir=() init_ivectors=() extractor=()
 if $use_ivectors; then
   ivector_dir=(--ivector-dir "$ivectors")
