@@ -94,10 +94,14 @@ def test_layers_above_a_node_learn(model, corpus, tmp_path, pooling):
 @pytest.mark.parametrize("pooling", ["sum", "attention"])
 def test_layers_learn_in_bfloat16(model, corpus, tmp_path, pooling):
     data, folds, ivectors = corpus
-    config = replace(CONFIG, pooling=pooling, num_epochs=20, precision="bfloat16")
-    train_folds(data, folds, tmp_path, config, ["1"], trunk=TrunkConfig(str(model), "tdnnf4"), ivector_dir=ivectors)
-    assert score_experiment(tmp_path)["folds"][0]["ua"] > 0.6
-    network, _ = read_network(tmp_path / "fold1/final.safetensors")
+    for precision in ("bfloat16", "float32"):
+        config = replace(CONFIG, pooling=pooling, num_epochs=20, precision=precision)
+        train_folds(data, folds, tmp_path / precision, config, ["1"], trunk=TrunkConfig(str(model), "tdnnf4"),
+                    ivector_dir=ivectors)
+        assert score_experiment(tmp_path / precision)["folds"][0]["ua"] > 0.6
+    rounded, exact = (tmp_path / name / "fold1/test_posteriors.txt" for name in ("bfloat16", "float32"))
+    assert rounded.read_text() != exact.read_text()
+    network, _ = read_network(tmp_path / "bfloat16/fold1/final.safetensors")
     assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
     with torch.autocast("cpu", torch.bfloat16):
         said = network.classifier.utterances(torch.randn(9, network.trunk.dim), torch.tensor([0] * 4 + [1] * 5), 2)

@@ -30,7 +30,7 @@ max_dropped=5%
 # End configuration section
 help_message="usage: $0 [--stage 0] [--stop-stage 6] [--corpus DIR] [--am DIR] [--node tdnnf12] [--pooling sum] [--nj N] [--cmd run.sh] [--data data] [--exp exp]
   0 prepare  1 features  2 i-vectors  3 bottleneck features  4 train a classifier per fold  5 score  6 compare the nodes
-systems: [--node 'lda tdnnf8 tdnnf12'] [--pretrained false] [--use-ivectors false] [--carry-over false] [--train-above lda]
+systems: [--node 'lda tdnnf8 tdnnf12'] [--pretrained false] [--use-ivectors false] [--carry-over true|false] [--train-above lda]
   [--pooling sum|log|statistics|attention] [--cmvn speaker] [--vad true] [--subsampling 3] [--frames-per-chunk 150]
 training: [--ser-config FILE] [--class-balanced true|false] [--selection valid|last] [--seeds '0 1 2'] [--max-dropped 5%]
 comparing: [--against 'A/results.json A_seed1/results.json'] paired tests of this system against A; with several nodes, of each
