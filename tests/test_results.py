@@ -85,6 +85,15 @@ def test_acoustic_models_part_the_seeds(corpus, exp):
     assert systems_of([*read, read_results(corpus / "ser_b")])[:2] == [[read[0]], [read[1]]]
 
 
+def test_order_of_the_utterances_is_said(exp):
+    """Each speaker of the made-up corpus says the three emotions in turn."""
+    assert score_experiment(exp)["order"]["by_previous"] > 0.9
+    assert "WARNING" not in CliRunner().invoke(cli, ["score", "ser", str(exp)]).output
+    (exp / "frontend").mkdir()
+    (exp / "frontend/frontend.json").write_text(json.dumps({"node": "tdnnf2", "ivector_mode": "carry-over"}))
+    assert "WARNING: the emotion of a speaker's" in CliRunner().invoke(cli, ["score", "ser", str(exp)]).output
+
+
 def test_random_parameters_are_one_system(corpus, exp):
     """Each seed's own network, in place of the same trained one."""
     for name in ("ser_a_seed1", "ser_a_seed2"):

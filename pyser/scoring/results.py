@@ -17,6 +17,7 @@ from pyser.files import read_json, read_lines, write_json
 from pyser.kaldi.tables import read_table
 from pyser.nn.model_io import identity
 from pyser.scoring.metrics import confusion, figures, recalls
+from pyser.scoring.order import order_of
 from pyser.scoring.wer import Errors, score
 from pyser.ser.folds import PARTS, SELECTIONS, Fold, check_leaks, digest, read_fold
 from pyser.ser.targets import EMOTIONS, Targets
@@ -84,9 +85,12 @@ def score_experiment(exp_dir: str | Path) -> Results:
         "folds": folds,
         "wer": _wer(words),
         "folds_missing": missing,
+        "order": order_of({utt: ref for utt, (_, ref, _) in decisions.items()}, speakers)._asdict(),
         "notes": {"acoustic_model": "the beginning of the SHA-256 of its file; of random parameters, of "
                   "the network that they are in place of", "mean, std": "over folds; std with n - 1",
                   "wer": "in per cent, of the test lists; null of a system that hears no words",
+                  "order": "shares of utterances whose emotion is guessed by that of the speaker's utterance before, by "
+                  "name, and by the most frequent one; i-vectors that carry over may tell as much",
                   "valid_ua": "of the epoch that was taken", "pooled": "one confusion matrix over all test lists",
                   "confusion": "counts; row = label, column = decision", "decisions": "utterance: fold, label, decision"},
         "decisions": dict(sorted(decisions.items(), key=lambda item: item[0].encode())),

@@ -9,6 +9,7 @@ import numpy as np
 
 from pyser.errors import PyserError
 from pyser.scoring.layers import chosen_on_validation, same_but_node
+from pyser.scoring.order import Order
 from pyser.scoring.results import METRICS, Results, by_system, statements
 from pyser.scoring.significance import Difference, holm, mcnemar, paired_bootstrap
 
@@ -74,6 +75,16 @@ def made_with(result: Results) -> str:
     said = {"node": result["node"], "seed": str(result["seed"])} | statements(result)
     return f"{result['name']}: " + ", ".join(f"{name} {value}" for name, value in said.items()
                                         if value not in ("", "not stated"))
+
+
+def order_warning(result: Results) -> str:
+    """One line if i-vectors carried over between utterances whose order tells their emotions; otherwise nothing."""
+    order = Order(**result["order"])
+    if result["ivector_mode"] != "carry-over" or not order.tells:
+        return ""
+    return (f"WARNING: the emotion of a speaker's utterance before tells {_percent(order.by_previous)} % of the emotions "
+            f"(the most frequent one {_percent(order.most_frequent)} %), and i-vectors that carry over may know it; "
+            "compare with i-vectors of each utterance alone")
 
 
 def comparisons(systems: Sequence[Sequence[Results]]) -> str:
