@@ -97,6 +97,22 @@ def test_tedlium_drops_and_counts(tmp_path):
         prepare_tedlium2(root, tmp_path / "data", max_dropped=0.4)
 
 
+def test_tedlium_copies(tmp_path):
+    """What is not the whole corpus is said; a copy as .flac, and the files that macOS leaves, are as good as the original."""
+    root = tedlium(tmp_path / "T")
+    out = prepare_tedlium2(root, tmp_path / "data")
+    assert "tedlium2: NOT the full corpus: 4 of 92973 train, 4 of 507 dev, 4 of 1157 test" in out
+    before = {path.name: path.read_text() for path in (tmp_path / "data/train").iterdir() if path.name != "wav.scp"}
+    wav(root / "train/sph/Bob_2010.flac", 3.0)
+    (root / "train/sph/Bob_2010.sph").unlink()
+    (root / "LM").mkdir()
+    for name in ("train/sph/._Ann_2009.sph", "train/stm/._Ann_2009.stm", "dev/stm/._X.stm", "LM/._n.en.gz"):
+        (root / name).write_bytes(b"\0\5\x16\7")
+    prepare_tedlium2(root, tmp_path / "data")
+    assert {path.name: path.read_text() for path in (tmp_path / "data/train").iterdir() if path.name != "wav.scp"} == before
+    assert "Bob_2010.flac" in (tmp_path / "data/train/wav.scp").read_text()
+
+
 def test_tedlium_missing_parts(tmp_path):
     root = tedlium(tmp_path / "T")
     (root / "dev/sph/Bob_2010.sph").write_bytes(b"NIST_1A\n   1024\n")

@@ -1,26 +1,22 @@
-"""TED-LIUM release 2, by Lhotse's own recipe: three Kaldi data directories, the corpus's dictionary and its text for language
-models."""
+"""TED-LIUM release 2: three Kaldi data directories, the corpus's dictionary and its text for language models."""
 
 from __future__ import annotations
 
-import contextlib
 import gzip
-import io
-import logging
 import re
 import zlib
 from collections.abc import Container, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pyser.corpora.corpus import existing, save
+from pyser.corpora.corpus import audio_files, differences, existing, save
 from pyser.errors import Dropped, PyserError
 from pyser.files import atomic, read_lines
 from pyser.kaldi.manifests import recording
 from pyser.lang.lexicon import SILENCE, SILENCE_WORD, UNKNOWN_PHONE, UNKNOWN_WORD, Lexicon, write_lexicon
 
-PARTS = ("train", "dev", "test")
+PARTS = {"train": 92973, "dev": 507, "test": 1157}  # utterances of the release, those to be ignored in scoring left out
+SUFFIXES = (".sph", ".wav", ".flac")
 ABOUT = ("TED-LIUM 2: CC BY-NC-ND 3.0. Cite: A. Rousseau, P. Deleglise and Y. Esteve, Enhancing the TED-LIUM corpus with "
          "selected data for language modeling and more TED talks, LREC 2014.")
 IGNORED = "ignore_time_segment_in_scoring"
@@ -37,28 +33,14 @@ def prepare_tedlium2(corpus_dir: str | Path, data_dir: str | Path, max_dropped: 
     """
     root, data_dir = existing(corpus_dir, "train, dev, test and TEDLIUM.152k.dic"), Path(data_dir)
     lexicon, about_lexicon = _dictionary(root)
-    closing = [ABOUT]
+    closing, found = [ABOUT], []
     for part in PARTS:
-        lines = _stm_lines(root / part)
-        recordings, supervisions = _manifests(root, part)
-        found = {one.id: one for one in supervisions}
-        dropped, kept = Dropped(f"corpus tedlium2 {part}", max_dropped), {}
-        for line_id, gender in lines.items():
-            if line_id not in found:
-                dropped.add(line_id, "outside its recording")
-                continue
-            one = found[line_id]
-            begin, end = (round(100 * seconds) for seconds in (one.start, one.end))
-            utt = f"{one.recording_id}-{begin:07d}-{end:07d}"
-            text = clean(one.text, lexicon)
-            if not text:
-                dropped.add(utt, "without words")
-            elif utt in kept:
-                dropped.add(utt, "twice in the stm file")
-            else:
-                kept[utt] = replace(one, id=utt, text=text, gender=gender)
-        closing.append(dropped.finish(len(lines)))
-        save(part, recordings, type(supervisions).from_segments(kept.values()), data_dir)
+        dropped = Dropped(f"corpus tedlium2 {part}", max_dropped)
+        recordings, supervisions, count = _manifests(root / part, lexicon, dropped)
+        found += count * [part]
+        closing.append(dropped.finish(count))
+        save(part, recordings, supervisions, data_dir)
+    closing[1:1] = differences("tedlium2", found, PARTS)
     marks: Lexicon = {SILENCE_WORD: [(SILENCE,)], UNKNOWN_WORD: [(UNKNOWN_PHONE,)]}
     write_lexicon(data_dir / "local/dict/lexicon.txt", lexicon | marks)
     closing.append(f"{data_dir}/local/dict/lexicon.txt: {about_lexicon}")
@@ -115,7 +97,7 @@ def _dictionary(root: Path) -> tuple[Lexicon, str]:
 def _lm_text(root: Path, target: Path, known: Container[str]) -> str:
     """Write the sentences of LM/*.en.gz, cleaned like the transcripts, to `target` (gzip); return a line about them."""
     target.unlink(missing_ok=True)
-    sources = sorted((root / "LM").glob("*.en.gz"))
+    sources = sorted(path for path in (root / "LM").glob("*.en.gz") if not path.name.startswith("._"))
     if not sources:
         return f"{root}/LM: no *.en.gz there; the transcripts are the only text for the language model"
     sentences = count = unknown = 0
@@ -139,49 +121,58 @@ def _text(path: Path) -> Iterator[str]:
         raise PyserError(f"{path}: not a whole gzip file ({error}); copy the corpus whole") from None
 
 
-def _stm_lines(folder: Path) -> dict[str, str | None]:
-    """Lhotse's id (talk-line) -> gender of each line with speech, having checked all that Lhotse's recipe relies on:
-    the stm and sph files belong together and can be read."""
-    for kind in ("sph", "stm"):
-        if not any((folder / kind).glob(f"*.{kind}")):
-            raise PyserError(f"{folder / kind}: no .{kind} files; TED-LIUM 2 has them there, copy it whole")
-    stm, sph = ({path.stem: path for path in sorted((folder / kind).glob(f"*.{kind}"))} for kind in ("stm", "sph"))
-    if stm.keys() != sph.keys():
-        odd = min(stm.keys() ^ sph.keys())
-        raise PyserError(f"{folder}: {odd} has only one of its two files, sph and stm; copy the corpus whole")
-    lines: dict[str, str | None] = {}
+def _manifests(folder: Path, lexicon: Container[str], dropped: Dropped) -> tuple[Any, Any, int]:
+    """Lhotse's recordings and supervisions of one part, and how many utterances its stm files have. What ends after its
+    recording ends with it."""
+    from lhotse import RecordingSet, SupervisionSegment, SupervisionSet
+
+    stm, audio = _talks(folder)
+    recordings = {talk: recording(audio[talk], talk) for talk in stm}
+    kept: dict[str, SupervisionSegment] = {}
+    count = 0
     for talk, path in stm.items():
-        recording(sph[talk], talk)  # says which file is bad; Lhotse's recipe would not
-        for number, line in enumerate(read_lines(path)):
-            try:
-                _, _, _, start, end, label, *words = line.split()
-                if not 0 <= float(start) < float(end):
-                    raise ValueError
-            except ValueError:
-                raise PyserError(f"{path}:{number + 1}: expected '{talk} channel speaker start end <label> words'; "
-                                 "mend or delete the line") from None
-            if IGNORED not in words:
-                gender = _GENDER.search(label)
-                lines[f"{talk}-{number}"] = (gender[1] or gender[2])[0].lower() if gender else None
-    return lines
+        length = recordings[talk].duration
+        for line_id, begin, end, gender, text in _stm_lines(path):
+            count += 1
+            utt = f"{talk}-{round(100 * begin):07d}-{round(100 * min(end, length)):07d}"
+            if begin >= length:
+                dropped.add(line_id, "outside its recording")
+            elif not (said := clean(text, lexicon)):
+                dropped.add(utt, "without words")
+            elif utt in kept:
+                dropped.add(utt, "twice in the stm file")
+            else:
+                kept[utt] = SupervisionSegment(utt, talk, begin, round(min(end, length) - begin, ndigits=8), text=said,
+                                               language="English", speaker=talk, gender=gender)
+    return RecordingSet.from_recordings(recordings.values()), SupervisionSet.from_segments(kept.values()), count
 
 
-def _manifests(root: Path, part: str) -> tuple[Any, Any]:
-    """Lhotse's recordings and supervisions of one part; utterances that begin after their recording's end are left out."""
-    from lhotse.audio.backend import get_current_audio_backend, set_current_audio_backend
-    from lhotse.recipes import prepare_tedlium2 as lhotse_recipe
+def _talks(folder: Path) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Talk -> its stm file, and its audio: NIST sphere as released, or a .wav or .flac copy of that."""
+    stm = {path.stem: path for path in sorted((folder / "stm").glob("*.stm")) if not path.name.startswith("._")}
+    audio = {path.stem: path for path in audio_files(folder / "sph", SUFFIXES)}
+    for kind, found in (("sph", audio), ("stm", stm)):
+        if not found:
+            raise PyserError(f"{folder / kind}: no .{kind} files; TED-LIUM 2 has them there, copy it whole")
+    odd = stm.keys() ^ audio.keys()
+    if odd:
+        raise PyserError(f"{folder}: {min(odd)} has only one of its two files, sph and stm ({len(odd)} such talks); copy the "
+                         "corpus whole")
+    return stm, audio
 
-    root_logger, backend = logging.getLogger(), get_current_audio_backend()
-    level = root_logger.level
-    root_logger.setLevel(logging.ERROR)  # Lhotse says there what it trims, and the closing line says it too
-    # libsndfile reads NIST sphere; Lhotse's first choice would be an sph2pipe that few have.
-    set_current_audio_backend("LibsndfileBackend")
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):
-            manifests = lhotse_recipe(root, dataset_parts=[part])[part]
-    except (AssertionError, ValueError, OSError, RuntimeError) as error:
-        raise PyserError(f"{root / part}: {' '.join(str(error).split())[:200]}; mend or replace that file") from None
-    finally:
-        root_logger.setLevel(level)
-        set_current_audio_backend(backend)
-    return manifests["recordings"], manifests["supervisions"]
+
+def _stm_lines(path: Path) -> Iterator[tuple[str, float, float, str | None, str]]:
+    """Of each utterance talk-line, begin and end in seconds, gender and what was said."""
+    talk = path.stem
+    for number, line in enumerate(read_lines(path)):
+        try:
+            _, _, _, start, end, label, *words = line.split()
+            begin, until = float(start), float(end)
+            if not 0 <= begin < until:
+                raise ValueError
+        except ValueError:
+            raise PyserError(f"{path}:{number + 1}: expected '{talk} channel speaker start end <label> words'; "
+                             "mend or delete the line") from None
+        if IGNORED not in words:
+            gender = _GENDER.search(label)
+            yield (f"{talk}-{number}", begin, until, (gender[1] or gender[2])[0].lower() if gender else None, " ".join(words))
