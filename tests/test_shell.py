@@ -102,6 +102,26 @@ def test_once_runs_again_only_when_something_changed(tmp_path: Path) -> None:
     assert [runs(), runs()] == [3, 3]
 
 
+def test_once_sees_what_comes_and_goes_below_a_directory(tmp_path: Path) -> None:
+    """A corpus that was not copied whole at first, or lists of folds that were edited."""
+    (tmp_path / "corpus/Actor_01").mkdir(parents=True)
+    (tmp_path / "corpus/Actor_01/a.wav").write_text("1")
+    run = "once.sh --also corpus done bash -c 'echo x >> count'"
+
+    def runs() -> int:
+        assert shell(run, tmp_path).returncode == 0
+        return len((tmp_path / "count").read_text().split())
+
+    assert [runs(), runs()] == [1, 1]
+    (tmp_path / "corpus/Actor_02").mkdir()
+    (tmp_path / "corpus/Actor_02/b.wav").write_text("1")
+    assert [runs(), runs()] == [2, 2]
+    os.utime(tmp_path / "corpus/Actor_01/a.wav", (1, 1))
+    assert [runs(), runs()] == [3, 3]
+    (tmp_path / "corpus/Actor_02/b.wav").unlink()
+    assert [runs(), runs()] == [4, 4]
+
+
 def test_once_does_not_take_half_done_work_for_finished(tmp_path: Path) -> None:
     assert shell("once.sh done bash -c 'echo x >> count; exit 3'", tmp_path).returncode == 3
     assert not (tmp_path / "done").exists()

@@ -41,7 +41,7 @@ rows=$(pyser cmgi rows "$exp")
 
 if wanted 0; then
   announce 0 "prepare the corpus and its folds"
-  once.sh "$data/.done/prepare" pyser corpus prepare "$corpus_name" $(prepare_options) --max-dropped "$max_dropped" "$corpus" "$data"
+  once.sh --also "$corpus" "$data/.done/prepare" pyser corpus prepare "$corpus_name" $(prepare_options) --max-dropped "$max_dropped" "$corpus" "$data"
 fi
 
 results=()
@@ -59,7 +59,7 @@ while read -r row first what; do
     if [ "$row" = 5 ]; then options+=(--hyp "$hyp"); fi
     if wanted 1; then
       announce 1 "row $row, $what (seed $seed, log: $ser/log/train.log)"
-      once.sh "$ser/.done" $cmd "$ser/log/train.log" pyser cmgi train --row "$row" --conf "$cmgi_config" --hubert "$hubert" \
+      once.sh --also "$corpus_data/folds" "$ser/.done" $cmd "$ser/log/train.log" pyser cmgi train --row "$row" --conf "$cmgi_config" --hubert "$hubert" \
         --w2v2 "$w2v2" --bert "$bert" ${lm:+--lm "$lm"} ${options[@]+"${options[@]}"} --selection "$selection" --seed "$seed" \
         --max-dropped "$max_dropped" "$corpus_data" "$corpus_data/folds" "$ser"
     fi

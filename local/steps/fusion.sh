@@ -45,7 +45,7 @@ esac
 
 if wanted 0; then
   announce 0 "prepare the corpus and its folds"
-  once.sh "$data/.done/prepare" pyser corpus prepare "$corpus_name" $(prepare_options) --max-dropped "$max_dropped" "$corpus" "$data"
+  once.sh --also "$corpus" "$data/.done/prepare" pyser corpus prepare "$corpus_name" $(prepare_options) --max-dropped "$max_dropped" "$corpus" "$data"
 fi
 
 if wanted 1; then
@@ -113,7 +113,7 @@ for system in "${systems[@]}"; do
     if [ "$names" = hidden ]; then by_layer+=("$ser/results.json"); fi
     if wanted 4; then
       announce 4 "train a fusion per fold: $names, $kind (seed $seed, log: $ser/log/train.log)"
-      marker=(--also "$corpus_data/feats.scp" --also "$encoder/logits.scp" --also "$exp/text/hyp.scp")
+      marker=(--also "$corpus_data/folds" --also "$corpus_data/feats.scp" --also "$encoder/logits.scp" --also "$exp/text/hyp.scp")
       once.sh "${marker[@]}" "$ser/.done" $cmd "$ser/log/train.log" pyser fusion train --conf "$fusion_config" --fusion "$kind" \
         "${inputs[@]}" ${options[@]+"${options[@]}"} --selection "$selection" --seed "$seed" --max-dropped "$max_dropped" \
         "$corpus_data" "$corpus_data/folds" "$ser"

@@ -33,7 +33,7 @@ if [ -n "$speeds" ]; then corpus_data=${source_data}_sp; fi
 
 if wanted 0; then
   announce 0 "prepare the corpus and its folds"
-  once.sh "$data/.done/prepare" pyser corpus prepare "$corpus_name" $(prepare_options) --max-dropped "$max_dropped" "$corpus" "$data"
+  once.sh --also "$corpus" "$data/.done/prepare" pyser corpus prepare "$corpus_name" $(prepare_options) --max-dropped "$max_dropped" "$corpus" "$data"
   if $derived; then pyser corpus circumplex "$source_data"; fi
 fi
 
@@ -58,7 +58,7 @@ for system in $systems; do
     ser=$(result "$system" "$seed")
     if wanted 2; then
       announce 2 "fine-tune per fold: $system (seed $seed, log: $ser/log/train.log)"
-      marker=(--also "$corpus_data/feats.scp" --also "$corpus_data/utt2avd" --also "$pretrained/pretrain_$objective/final.safetensors")
+      marker=(--also "$source_data/folds" --also "$corpus_data/feats.scp" --also "$corpus_data/utt2avd" --also "$pretrained/pretrain_$objective/final.safetensors")
       once.sh "${marker[@]}" "$ser/.done" $cmd "$ser/log/train.log" pyser sa2sr fine-tune --conf "$regression_config" \
         ${options[@]+"${options[@]}"} --selection "$selection" --seed "$seed" --max-dropped "$max_dropped" \
         "$corpus_data" "$source_data/folds" "$ser"

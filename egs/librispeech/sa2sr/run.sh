@@ -19,7 +19,7 @@ prepare() {
     return
   fi
   local set
-  once.sh "$data/.done/prepare" pyser corpus prepare librispeech --max-dropped "$max_dropped" "$corpus" "$data"
+  once.sh --also "$corpus" "$data/.done/prepare" pyser corpus prepare librispeech --max-dropped "$max_dropped" "$corpus" "$data"
   for set in train dev; do
     [ -n "$(ls -d "$data/${set}"_* 2> /dev/null | grep -v _sp)" ] || { echo "$0: no $set-* part in $corpus" >&2; exit 1; }
     once.sh "$data/.done/combine_$set" pyser data combine "$data/$set" $(ls -d "$data/${set}"_* | grep -v _sp)

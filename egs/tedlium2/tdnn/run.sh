@@ -15,7 +15,7 @@ rescore_min_counts=1,1,2,2
 mono_epochs=1
 
 prepare() {
-  once.sh "$data/.done/prepare" pyser corpus prepare tedlium2 --max-dropped "$max_dropped" "$corpus" "$data"
+  once.sh --also "$corpus" "$data/.done/prepare" pyser corpus prepare tedlium2 --max-dropped "$max_dropped" "$corpus" "$data"
 }
 lexicon=  # the corpus's own dictionary
 . acoustic_model.sh
