@@ -91,7 +91,7 @@ def test_order_of_the_utterances_is_said(exp):
     assert "WARNING" not in CliRunner().invoke(cli, ["score", "ser", str(exp)]).output
     (exp / "frontend").mkdir()
     (exp / "frontend/frontend.json").write_text(json.dumps({"node": "tdnnf2", "ivector_mode": "carry-over"}))
-    assert "WARNING: the emotion of a speaker's" in CliRunner().invoke(cli, ["score", "ser", str(exp)]).output
+    assert "WARNING: the order of a speaker's" in CliRunner().invoke(cli, ["score", "ser", str(exp)]).output
 
 
 def test_random_parameters_are_one_system(corpus, exp):

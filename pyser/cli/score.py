@@ -20,7 +20,7 @@ def ser(exp_dir: str) -> None:
 
     from pyser.scoring.figures import FORMATS, plot_confusion
     from pyser.scoring.results import score_experiment
-    from pyser.scoring.tables import fold_table, made_with, order_warning, results_table
+    from pyser.scoring.tables import fold_table, made_with, results_table
 
     results = score_experiment(exp_dir)
     missing = ", ".join(results["folds_missing"])
@@ -32,8 +32,6 @@ def ser(exp_dir: str) -> None:
     print(made_with(results), fold_table(results), results_table([results]), sep="\n\n")
     if missing:
         print(f"PARTIAL: without fold {missing}, which are not finished")
-    if order_warning(results):
-        print(order_warning(results))
     print(f"written: {Path(exp_dir) / 'results.json'} {' '.join(map(str, paths))}")
 
 

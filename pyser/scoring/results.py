@@ -89,8 +89,8 @@ def score_experiment(exp_dir: str | Path) -> Results:
         "notes": {"acoustic_model": "the beginning of the SHA-256 of its file; of random parameters, of "
                   "the network that they are in place of", "mean, std": "over folds; std with n - 1",
                   "wer": "in per cent, of the test lists; null of a system that hears no words",
-                  "order": "shares of utterances whose emotion is guessed by that of the speaker's utterance before, by "
-                  "name, and by the most frequent one; i-vectors that carry over may tell as much",
+                  "order": "shares of utterances whose emotion the other speakers tell: by that of the speaker's utterance "
+                  "before, by its place, or as the most frequent one; i-vectors that carry over may know as much",
                   "valid_ua": "of the epoch that was taken", "pooled": "one confusion matrix over all test lists",
                   "confusion": "counts; row = label, column = decision", "decisions": "utterance: fold, label, decision"},
         "decisions": dict(sorted(decisions.items(), key=lambda item: item[0].encode())),

@@ -44,7 +44,10 @@ def results_table(results: Sequence[Results], style: str = "text") -> str:
     if not any(row[-1] for row in rows):  # of systems that hear no words
         header, rows = header[:-1], [row[:-1] for row in rows]
     table = format_table(header, rows, style)
-    return f"% {SPREAD.replace('±', '+-')}\n{table}" if style == "latex" else f"{table}\n\n{SPREAD}"
+    below = [SPREAD, *dict.fromkeys(filter(None, map(order_warning, results)))]
+    if style == "latex":
+        return "\n".join([*(f"% {line.replace('±', '+-')}" for line in below), table])
+    return "\n".join([table, "", *below])
 
 
 def fold_table(result: Results) -> str:
@@ -79,12 +82,12 @@ def made_with(result: Results) -> str:
 
 def order_warning(result: Results) -> str:
     """One line if i-vectors carried over between utterances whose order tells their emotions; otherwise nothing."""
-    order = Order(**result["order"])
-    if result["ivector_mode"] != "carry-over" or not order.tells:
+    if result.get("ivector_mode") != "carry-over" or "order" not in result or not Order(**result["order"]).tells:
         return ""
-    return (f"WARNING: the emotion of a speaker's utterance before tells {_percent(order.by_previous)} % of the emotions "
-            f"(the most frequent one {_percent(order.most_frequent)} %), and i-vectors that carry over may know it; "
-            "compare with i-vectors of each utterance alone")
+    order = Order(**result["order"])
+    return (f"WARNING: the order of a speaker's utterances tells {_percent(order.best)} % of the emotions (guessing "
+            f"{_percent(order.most_frequent)} %), and i-vectors that carry over may know it; compare with "
+            "i-vectors of each utterance alone")
 
 
 def comparisons(systems: Sequence[Sequence[Results]]) -> str:
