@@ -12,6 +12,7 @@ exp=exp
 mfcc_config=conf/mfcc_hires.conf
 tdnn_config=conf/tdnn.conf
 speed_perturb=true
+use_ivectors=true    # false: a network without them, and stage 2 does nothing (--data and --exp of its own)
 num_gauss=512        # of the diagonal UBM
 ivector_dim=100
 ivector_iters=10
@@ -77,7 +78,8 @@ if wanted 1; then
   done
 fi
 
-if wanted 2; then
+of_ivectors() { if $use_ivectors; then echo "$exp/ivectors_$1"; else echo -; fi; }  # <set>
+if wanted 2 && $use_ivectors; then
   announce 2 "i-vectors: UBM of $num_gauss Gaussians, $ivector_dim-d extractor; extraction every 10 frames"
   once.sh --also "$data/$fit_set/feats.scp" "$exp/ivector_extractor/.done" \
     $cmd "$exp/ivector_extractor/log/train.log" pyser ivector train --num-gauss "$num_gauss" --ivector-dim "$ivector_dim" --num-iters "$ivector_iters" \
@@ -135,7 +137,7 @@ train_tdnn() {  # <set> <lang> <exp dir> [options]
   local set=$1 lang=$2 dir=$3; shift 3
   once.sh --also "$set/feats.scp" --also "$lang/tree" --also "$lang/P.fst.txt" "$dir/.done" \
     $cmd "$dir/log/train.log" pyser chain train --conf "$tdnn_config" "$@" "$set" "$data/$dev_set" "$lang" \
-    "$exp/ivectors_$fit_set" "$exp/ivectors_$dev_set" "$dir"
+    "$(of_ivectors "$fit_set")" "$(of_ivectors "$dev_set")" "$dir"
   grep -v '^#' "$dir/log/train.log" | grep '^epoch' | tail -n 3 || true
 }
 
@@ -155,8 +157,9 @@ if wanted 4 && $mono; then
   once.sh --also "$exp/mono0/history.json" "$exp/mono0/.done.average" pyser chain average --avg 1 "$exp/mono0"
   train_tdnn "$mono_set" "$data/lang_mono" "$exp/mono" --num-epochs "$mono_epochs" "${mild[@]}" --init "$exp/mono0"
   once.sh --also "$exp/mono/history.json" "$exp/mono/.done.average" pyser chain average --avg 1 "$exp/mono"
+  ivectors=(); if $use_ivectors; then ivectors=(--ivectors "$exp/ivectors_$fit_set"); fi
   once.sh --also "$exp/mono/final.safetensors" "$exp/mono_ali/.done" $cmd "$exp/mono/log/align.log" \
-    pyser chain align --ivectors "$exp/ivectors_$fit_set" "$exp/mono" "$data/lang_mono" "$data/$fit_set" "$exp/mono_ali"
+    pyser chain align ${ivectors[@]+"${ivectors[@]}"} "$exp/mono" "$data/lang_mono" "$data/$fit_set" "$exp/mono_ali"
 fi
 
 network_of() { if [ "$1" = 0 ]; then echo "$exp/tdnn"; else echo "$exp/tdnn_seed$1"; fi; }  # <seed>
@@ -190,16 +193,17 @@ if wanted 6; then
   for net in "${networks[@]}"; do
     announce 6 "$net: average the last $average epochs, decode $dev_set $test_sets"
     once.sh --also "$net/history.json" "$net/.done.average" pyser chain average --avg "$average" "$net"
-    cp "$mfcc_config" "$net/mfcc.conf"
-    cp "$exp/ivectors_$dev_set/final.ie.id" "$net/final.ie.id"  # these two as Kaldi keeps them beside a network
+    cp "$mfcc_config" "$net/mfcc.conf"  # this and what follows as Kaldi keeps it beside a network
+    if $use_ivectors; then cp "$exp/ivectors_$dev_set/final.ie.id" "$net/final.ie.id"; fi
     echo "--norm-means=false --norm-vars=false" > "$net/cmvn_opts"
     for set in $dev_set $test_sets; do
-      lists=()
+      lists=() ivectors=()
+      if $use_ivectors; then ivectors=(--ivectors "$exp/ivectors_$set"); fi
       for lang in "${graphs[@]}"; do
         decoded=$(decode_dir "$net" "$lang" "$set")
         lists+=("$decoded")
         once.sh --also "$net/final.safetensors" --also "$data/$lang/HLG.safetensors" "$decoded/.done" \
-          $cmd "$net/log/$(basename "$decoded").log" pyser chain decode --nbest "$nbest" --ivectors "$exp/ivectors_$set" \
+          $cmd "$net/log/$(basename "$decoded").log" pyser chain decode --nbest "$nbest" ${ivectors[@]+"${ivectors[@]}"} \
           "$net" "$data/$lang" "$data/$set" "$decoded"
         echo "  $set, $lang: $(grep WER "$decoded/wer.txt")"
       done
@@ -217,4 +221,4 @@ if wanted 6; then
     done
   fi
 fi
-if wanted 6; then echo "$(date +%H:%M:%S) done; acoustic model in $exp/tdnn, extractor in $exp/ivector_extractor"; fi
+if wanted 6; then echo "$(date +%H:%M:%S) done; acoustic model in $exp/tdnn$(if $use_ivectors; then echo ", extractor in $exp/ivector_extractor"; fi)"; fi
