@@ -81,6 +81,7 @@ def test_emotion_is_recognised(work, emotion):
     results = json.loads((work / "ser_exp/ser_tdnnf3/results.json").read_text())
     confusion = results["pooled"]["confusion"]
     assert sum(map(sum, confusion)) == 80 and len(results["folds"]) == 5
+    assert results["ivector_mode"] == "per-utterance"  # or the order of the utterances may tell their emotions
     assert results["pooled"]["ua"] > 0.6, results["pooled"]  # 0.96 when this was written; chance is a quarter
     assert (work / "ser_exp/ser_tdnnf3/confusion.png").stat().st_size > 1000
     assert "UA" in log
@@ -119,6 +120,20 @@ def test_two_networks_and_two_vocabularies_are_combined(work, acoustic, monkeypa
     for wrong in (["--nbest", 0], ["--rescore-lm-order", 3]):
         assert "takes n-best lists together" in recipe("kaldi_dir/tdnn/run.sh", *acoustic[0], *both, *wrong, ok=False)
     assert "it is training, lexicon or both" in recipe("kaldi_dir/tdnn/run.sh", *acoustic[0], "--vocabulary", "all", ok=False)
+
+
+@pytest.mark.skipif(not stored_graph.K2, reason="a new decoding graph needs k2")
+def test_all_without_ivectors(work, acoustic, emotion):
+    (work / "short.conf").write_text(TDNN.replace("epochs=8", "epochs=2").replace("epochs=3", "epochs=1"))
+    own = ["--data", work / "plain", "--exp", work / "plain_exp", "--use-ivectors", "false"]
+    recipe("kaldi_dir/tdnn/run.sh", *acoustic[0], *own, "--tdnn-config", work / "short.conf", "--mono-epochs", 2)
+    assert (work / "plain_exp/tdnn/decode_test/wer.txt").exists()
+    assert not list((work / "plain_exp").glob("ivector*")) and not (work / "plain_exp/tdnn/final.ie.id").exists()
+    recipe("iemocap/tdnn/run.sh", *emotion[0], "--am", work / "plain_exp", "--data", work / "plain_ser", "--exp",
+           work / "plain_ser_exp", "--use-ivectors", "false")
+    results = json.loads((work / "plain_ser_exp/ser_tdnnf3_noiv/results.json").read_text())
+    assert results["ivector_mode"] == "none" and results["pooled"]["n"] == 80
+    assert not (work / "plain_ser_exp/ser_tdnnf3_noiv/frontend/ivector_extractor").exists()
 
 
 def test_prediction_of_another_rate_and_two_channels(work, emotion):

@@ -119,6 +119,23 @@ def test_augmented_and_the_same_each_time(model, corpus, tmp_path):
     assert curves[0] == curves[1] != curves[2]
 
 
+def test_layers_learn_slower_than_the_classifier(model, corpus, tmp_path):
+    """Adam's steps are as long as the learning rate, whatever the gradient is."""
+    data, folds, ivectors = corpus
+    moved = {}
+    for factor in (1.0, 0.01):
+        config = replace(CONFIG, num_epochs=1, lr_final=CONFIG.lr_initial, learning_rate_factor=factor)
+        train_folds(data, folds, tmp_path / str(factor), config, ["1"], trunk=TrunkConfig(str(model), "tdnnf3"),
+                    ivector_dir=ivectors)
+        network, _ = read_network(tmp_path / str(factor) / "fold1/final.safetensors")
+        moved[factor] = (network.trunk.network.affine1.weight - model_io.load_tdnnf(model).affine1.weight).norm().item()
+        moved[factor, "classifier"] = network.classifier.hidden.weight.std().item()
+    assert 0.005 < moved[0.01] / moved[1.0] < 0.02
+    assert moved[0.01, "classifier"] == pytest.approx(moved[1.0, "classifier"], rel=0.1)
+    with pytest.raises(PyserError, match="--learning-rate-factor=0; it must be above 0"):
+        replace(CONFIG, learning_rate_factor=0.0)
+
+
 def test_a_bottleneck_that_does_not_learn_can_be_augmented(model, corpus, tmp_path):
     """--train-above the node itself: no layer changes, and what the classifier learns is another if frames are masked."""
     data, folds, ivectors = corpus

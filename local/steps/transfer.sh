@@ -22,7 +22,8 @@ vad_config=conf/vad.conf
 ser_config=                    # conf/ser.conf, ser_utterances.conf with statistics or attention, ser_layers.conf with --train-above
 selection=valid                # valid: the epoch is chosen on training speakers; last: fixed number of epochs
 seeds=0                        # "0 1 2" for three
-carry_over=${carry_over:-true} # i-vectors learn from the speaker's earlier utterances, in the order of their names (false: per utterance)
+carry_over=false               # true: i-vectors learn from the speaker's earlier utterances as well, in the order of their names. Kaldi's
+                               # online decoding does so; here that order may tell the emotion (stage 5 says how much)
 against=                       # results.json of another system, one per seed, to compare this one with: "A/results.json ..."
 subsampling=1                  # 3: bottlenecks at the chain model's own 33 Hz, a third of the work
 frames_per_chunk=150
@@ -51,9 +52,11 @@ fi
 suffix=
 if [ "$pretrained" = false ]; then suffix=_random; fi
 ivectors=$exp/ivectors_$corpus_name
-mode=carry-over
+mode=per-utterance
 if ! $use_ivectors; then suffix=${suffix}_noiv
-elif ! $carry_over; then suffix=${suffix}_perutt ivectors=${ivectors}_perutt mode=per-utterance; fi
+elif $carry_over; then suffix=${suffix}_carry ivectors=${ivectors}_carry mode=carry-over; fi
+if [ "$subsampling" != 1 ]; then suffix=${suffix}_sub$subsampling; fi
+if [ "$frames_per_chunk" != 150 ]; then suffix=${suffix}_chunk$frames_per_chunk; fi
 ivector_dir=() init_ivectors=() extractor=()
 if $use_ivectors; then
   ivector_dir=(--ivector-dir "$ivectors")
@@ -63,7 +66,7 @@ fi
 
 if wanted 0; then
   announce 0 "prepare the corpus and its folds"
-  once.sh "$data/.done/prepare" pyser corpus prepare "$corpus_name" $(prepare_options) --max-dropped "$max_dropped" "$corpus" "$data"
+  once.sh --also "$corpus" "$data/.done/prepare" pyser corpus prepare "$corpus_name" $(prepare_options) --max-dropped "$max_dropped" "$corpus" "$data"
 fi
 
 if wanted 1; then
@@ -107,6 +110,7 @@ for one in $node; do
   if [ "$pooling" != sum ]; then name=${name}_$pooling; fi
   if [ -n "$train_above" ]; then
     name=${name}_above_$train_above
+    if [ "$pretrained" = false ]; then options+=(--learning-rate-factor 1); fi  # layers that know nothing have everything to learn
     options+=(--node "$one" --train-above "$train_above" --subsampling "$subsampling" ${ivector_dir[@]+"${ivector_dir[@]}"})
   fi
   if [ "$cmvn" != none ]; then name=${name}_cmvn; fi
@@ -126,7 +130,7 @@ for one in $node; do
     results+=("$ser/results.json")
     if wanted 4; then
       announce 4 "train a classifier per fold (seed $seed, log: $ser/log/train.log)"
-      once.sh --also "$input/feats.scp" "$ser/.done" $cmd "$ser/log/train.log" \
+      once.sh --also "$input/feats.scp" --also "$data/$corpus_name/folds" "$ser/.done" $cmd "$ser/log/train.log" \
         pyser ser train --conf "$ser_config" "${options[@]}" ${network[@]+"${network[@]}"} --seed "$seed" "$input" "$data/$corpus_name/folds" "$ser"
       pyser ser package-frontend --node "$one" --subsampling "$subsampling" --frames-per-chunk "$frames_per_chunk" \
         ${extractor[@]+"${extractor[@]}"} ${package[@]+"${package[@]}"} "$ser" "$model" "$am/tdnn/mfcc.conf"

@@ -25,6 +25,7 @@ def group() -> None:
 @click.option("--train-above", default="lda", show_default=True, help="of --am, layers above it learn: lda all, --node none")
 @click.option("--subsampling", default=1, show_default=True, help="of --am, every n-th frame is computed")
 @click.option("--ivector-dir", help="of --am")
+@click.option("--learning-rate-factor", type=float, help="of --am's layers, beside the classifier's; overrides the conf file")
 @click.option("--vad-scp", help="of the acoustic model's features (pyser vad compute): silence is left out")
 @options.max_dropped
 @click.argument("data_dir")
@@ -33,7 +34,8 @@ def group() -> None:
 def train(
     conf: str | None, selection: str | None, pooling: str | None, cmvn: str | None, class_balanced: bool | None,
     seed: int | None, folds: tuple[str, ...], am: str | None, node: str, train_above: str, subsampling: int,
-    ivector_dir: str | None, vad_scp: str | None, max_dropped: float, data_dir: str, folds_dir: str, exp_dir: str,
+    ivector_dir: str | None, learning_rate_factor: float | None, vad_scp: str | None, max_dropped: float, data_dir: str,
+    folds_dir: str, exp_dir: str,
 ) -> None:
     """One classifier per fold of FOLDS_DIR on the features of DATA_DIR, into EXP_DIR/fold*."""
     from pyser.config import read_conf
@@ -42,7 +44,7 @@ def train(
     from pyser.ser.trunk import TrunkConfig
 
     config = read_conf(conf, SerConfig, selection=selection, pooling=pooling, cmvn=cmvn, class_balanced=class_balanced,
-                       seed=seed, vad=vad_scp is not None or None)
+                       seed=seed, learning_rate_factor=learning_rate_factor, vad=vad_scp is not None or None)
     trunk = None if am is None else TrunkConfig(am, node, train_above, subsampling)
     train_folds(data_dir, folds_dir, exp_dir, config, folds, max_dropped, trunk, ivector_dir, vad_scp)
 
@@ -53,21 +55,23 @@ def train(
 @click.option("--frames-per-chunk", default=150, show_default=True)
 @click.option("--extractor", type=click.Path(), help="i-vector extractor directory")
 @click.option("--ivector-period", default=10, show_default=True)
-@click.option("--ivector-mode", type=click.Choice(["carry-over", "per-utterance"]), default="carry-over",
-              show_default=True, help="how the training features' i-vectors were made; reported with the results")
+@click.option("--ivector-mode", type=click.Choice(["carry-over", "per-utterance"]),
+              help="how the training features' i-vectors were made; reported with the results")
 @click.option("--vad-config", type=click.Path(), help="of the training's vad, where silence was left out")
 @click.argument("exp_dir")
 @click.argument("model")
 @click.argument("mfcc_conf")
 def package(
-    node: str, subsampling: int, frames_per_chunk: int, extractor: str | None, ivector_period: int, ivector_mode: str,
-    vad_config: str | None, exp_dir: str, model: str, mfcc_conf: str,
+    node: str, subsampling: int, frames_per_chunk: int, extractor: str | None, ivector_period: int,
+    ivector_mode: str | None, vad_config: str | None, exp_dir: str, model: str, mfcc_conf: str,
 ) -> None:
     """Copy all that comes before the classifiers into EXP_DIR/frontend."""
     from pyser.ser.predict import package_frontend
 
+    if (extractor is None) != (ivector_mode is None):
+        raise click.UsageError("--extractor and --ivector-mode belong together: give both or neither")
     print(package_frontend(exp_dir, model, extractor, mfcc_conf, node, subsampling, frames_per_chunk, ivector_period,
-                           ivector_mode, vad_config))
+                           ivector_mode or "none", vad_config))
 
 
 model_option = click.option("--model", "exp_dir", type=click.Path(), required=True,

@@ -38,7 +38,8 @@ class SerConfig:
     trained on as well. subsample n: every n-th frame of the training and validation utterances (test: all frames).
     class_balanced: frames (of the poolings that train utterances: these) weighted so that every emotion counts the same.
     pooling: see above. batch_frames, batch_utterances: of a step, whichever of them are trained; utterances too where the
-    acoustic model learns. spec_augment: where it does, see pyser.chain.specaugment. input_dropout: of pooled statistics.
+    acoustic model learns. spec_augment: where it does, see pyser.chain.specaugment; learning_rate_factor: its layers'
+    learning rate is so many times the classifier's. input_dropout: of pooled statistics.
     vad: frames that are silence are left out, in training and in test; see pyser.features.vad.
     cmvn: `speaker` normalises mean and variance of the bottlenecks of all that a speaker says, a test speaker too.
     precision: of the training, see TrainConfig; tests are in float32.
@@ -59,6 +60,7 @@ class SerConfig:
     pooling: str = "sum"
     input_dropout: float = 0.0
     spec_augment: float = 0.0
+    learning_rate_factor: float = 1.0
     vad: bool = False
     cmvn: str = "none"
     precision: str = "float32"
@@ -73,6 +75,8 @@ class SerConfig:
         if min(self.hidden_dim, self.num_epochs, self.batch_frames - 1, self.batch_utterances - 1, self.subsample) < 1:
             raise PyserError("--hidden-dim, --num-epochs and --subsample must be at least 1, --batch-frames and "
                              "--batch-utterances at least 2")
+        if self.learning_rate_factor <= 0:
+            raise PyserError(f"--learning-rate-factor={self.learning_rate_factor:g}; it must be above 0")
         for name, value in (("dropout", self.dropout), ("input-dropout", self.input_dropout)):
             if not 0 <= value < 1:
                 raise PyserError(f"--{name}={value:g}; it must be at least 0 and below 1")

@@ -44,7 +44,8 @@ class FrameSystem:
     def training(self) -> TrainConfig:
         c = self.config
         return TrainConfig(c.num_epochs, c.lr_initial, c.lr_final, weight_decay=c.weight_decay, seed=c.seed,
-                           precision=c.precision, counted="frames" if c.of_frames else "utterances")
+                           precision=c.precision, learning_rate_factors=(("trunk.", c.learning_rate_factor),),
+                           counted="frames" if c.of_frames else "utterances")
 
     def settings(self) -> dict[str, Any]:
         trunk = asdict(self.trunk) if self.trunk is not None else {}

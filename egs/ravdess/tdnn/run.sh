@@ -9,6 +9,5 @@ cd "$(dirname "$0")" || exit 1
 corpus=db/RAVDESS
 corpus_name=ravdess
 label_set=8
-carry_over=false  # a speaker's utterances, by name, are in the order of their emotions, which i-vectors that carry over would tell
 prepare_options() { echo --label-set "$label_set"; }
 . transfer.sh
