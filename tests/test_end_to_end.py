@@ -122,6 +122,13 @@ def test_two_networks_and_two_vocabularies_are_combined(work, acoustic, monkeypa
     assert "it is training, lexicon or both" in recipe("kaldi_dir/tdnn/run.sh", *acoustic[0], "--vocabulary", "all", ok=False)
 
 
+def test_classifiers_learn_from_other_speeds_too(work, emotion):
+    recipe("iemocap/tdnn/run.sh", *emotion[0], "--speeds", "0.9,1.0")
+    results = json.loads((work / "ser_exp/ser_tdnnf3_sp/results.json").read_text())
+    assert results["pooled"]["n"] == 80  # the copies are not tested
+    assert results["folds"][0]["utterances"] == {"train": 96, "valid": 16, "test": 16}
+
+
 @pytest.mark.skipif(not stored_graph.K2, reason="a new decoding graph needs k2")
 def test_all_without_ivectors(work, acoustic, emotion):
     (work / "short.conf").write_text(TDNN.replace("epochs=8", "epochs=2").replace("epochs=3", "epochs=1"))

@@ -12,6 +12,7 @@ exp=exp
 am=../../tedlium2/tdnn/exp     # an acoustic-model recipe's exp: tdnn/ and ivector_extractor/ are used
 node=tdnnf12                   # the bottleneck, or several "tdnnf8 tdnnf12"; lda is the network's input (no acoustic model at all)
 pretrained=true                # false: the same network with random parameters, each seed's own
+speeds=                        # 0.9,1.0,1.1: classifiers learn from training utterances at other speeds too
 use_ivectors=true              # false: for an acoustic model that was trained without
 train_above=                   # layers above this node learn with the classifier (lda: all, the node itself: none); not given: bottlenecks are dumped
 pooling=sum                    # of frame posteriors, or of their logarithms (log), or statistics or attention over the frames
@@ -33,7 +34,7 @@ help_message="usage: $0 [--stage 0] [--stop-stage 6] [--corpus DIR] [--am DIR] [
   0 prepare  1 features  2 i-vectors  3 bottleneck features  4 train a classifier per fold  5 score  6 compare the nodes
 systems: [--node 'lda tdnnf8 tdnnf12'] [--pretrained false] [--use-ivectors false] [--carry-over true|false] [--train-above lda]
   [--pooling sum|log|statistics|attention] [--cmvn speaker] [--vad true] [--subsampling 3] [--frames-per-chunk 150]
-training: [--ser-config FILE] [--class-balanced true|false] [--selection valid|last] [--seeds '0 1 2'] [--max-dropped 5%]
+training: [--ser-config FILE] [--class-balanced true|false] [--speeds 0.9,1.0,1.1] [--selection valid|last] [--seeds '0 1 2'] [--max-dropped 5%]
 comparing: [--against 'A/results.json A_seed1/results.json'] paired tests of this system against A; with several nodes, of each
   against the first
 Another corpus, --label-set, --subset or --am needs a --data and an --exp of its own."
@@ -49,9 +50,10 @@ if [ -z "$ser_config" ]; then
   if [ "$pooling" = statistics ] || [ "$pooling" = attention ]; then ser_config=conf/ser_utterances.conf; fi
   if [ -n "$train_above" ]; then ser_config=conf/ser_layers.conf; fi
 fi
-suffix=
-if [ "$pretrained" = false ]; then suffix=_random; fi
-ivectors=$exp/ivectors_$corpus_name
+source_data=$data/$corpus_name set=$corpus_name suffix=
+if [ -n "$speeds" ]; then set=${corpus_name}_sp suffix=_sp; fi
+if [ "$pretrained" = false ]; then suffix=${suffix}_random; fi
+ivectors=$exp/ivectors_$set
 mode=per-utterance
 if ! $use_ivectors; then suffix=${suffix}_noiv
 elif $carry_over; then suffix=${suffix}_carry ivectors=${ivectors}_carry mode=carry-over; fi
@@ -72,17 +74,20 @@ fi
 if wanted 1; then
   announce 1 "features: MFCC as the acoustic model was trained on"
   [ -f "$am/tdnn/mfcc.conf" ] || { echo "$0: no acoustic model in $am: run egs/tedlium2/tdnn/run.sh (or egs/kaldi_dir/tdnn/run.sh) first, or give --am" >&2; exit 1; }
-  make_mfcc.sh --nj "$nj" --cmd "$cmd" --mfcc-config "$am/tdnn/mfcc.conf" --max-dropped "$max_dropped" "$data/$corpus_name" "$exp/make_mfcc" "$exp/mfcc"
+  if [ -n "$speeds" ]; then
+    once.sh --also "$source_data/utt2emo" "$data/.done/speeds" pyser data perturb-speed --factors "$speeds" "$source_data" "$data/$set"
+  fi
+  make_mfcc.sh --nj "$nj" --cmd "$cmd" --mfcc-config "$am/tdnn/mfcc.conf" --max-dropped "$max_dropped" "$data/$set" "$exp/make_mfcc" "$exp/mfcc"
 fi
 
 if wanted 2 && $use_ivectors; then
   announce 2 "online i-vectors by the acoustic model's extractor"
-  extract_ivectors_online.sh --nj "$nj" --cmd "$cmd" --carry-over "$carry_over" "$data/$corpus_name" "$am/ivector_extractor" "$ivectors"
+  extract_ivectors_online.sh --nj "$nj" --cmd "$cmd" --carry-over "$carry_over" "$data/$set" "$am/ivector_extractor" "$ivectors"
 fi
 
 if [ "$stage" -le 4 ] && [ "$stop_stage" -ge 3 ] && $vad; then
-  once.sh --also "$data/$corpus_name/feats.scp" "$exp/.done/vad" \
-    pyser vad compute --config "$vad_config" "scp:$data/$corpus_name/feats.scp" "ark,scp:$exp/vad.ark,$exp/vad.scp"
+  once.sh --also "$data/$set/feats.scp" "$exp/.done/vad_$set" \
+    pyser vad compute --config "$vad_config" "scp:$data/$set/feats.scp" "ark,scp:$exp/vad_$set.ark,$exp/vad_$set.scp"
 fi
 
 seed_suffix() { if [ "$1" != 0 ]; then echo "_seed$1"; fi; }  # <seed>
@@ -96,12 +101,12 @@ for one in $node; do
     dumped=$(bottlenecks_of "$seed") model=$(model_of "$seed")
     if [ "$pretrained" = false ] && [ "$stage" -le 4 ] && [ "$stop_stage" -ge 3 ]; then
       once.sh "$exp/.done/$(basename "$model" .safetensors)" pyser chain init --seed "$seed" ${init_ivectors[@]+"${init_ivectors[@]}"} \
-        "$am/tdnn/final.safetensors" "scp:$data/$corpus_name/feats.scp" "$model"
+        "$am/tdnn/final.safetensors" "scp:$data/$set/feats.scp" "$model"
     fi
     if wanted 3 && [ -z "$train_above" ] && [ "$dumped" != "${dumped_last:-}" ]; then
       announce 3 "bottleneck features: node $one of $model"
       make_bottleneck_features.sh --nj "$nj" --cmd "$cmd" ${ivector_dir[@]+"${ivector_dir[@]}"} --frames-per-chunk "$frames_per_chunk" \
-        --subsampling "$subsampling" --max-dropped "$max_dropped" "$one" "$data/$corpus_name" "$data/${corpus_name}_$dumped" "$model" \
+        --subsampling "$subsampling" --max-dropped "$max_dropped" "$one" "$data/$set" "$data/${corpus_name}_$dumped" "$model" \
         "$exp/bnf_$dumped/log" "$exp/bnf_$dumped"
       dumped_last=$dumped
     fi
@@ -116,7 +121,7 @@ for one in $node; do
   if [ "$cmvn" != none ]; then name=${name}_cmvn; fi
   if $vad; then
     name=${name}_vad
-    options+=(--vad-scp "$exp/vad.scp")
+    options+=(--vad-scp "$exp/vad_$set.scp")
     package=(--vad-config "$vad_config")
   fi
   if [ -n "$class_balanced" ]; then
@@ -126,12 +131,12 @@ for one in $node; do
   for seed in $seeds; do
     ser=$exp/ser_$name$(seed_suffix "$seed") model=$(model_of "$seed")
     input=$data/${corpus_name}_$(bottlenecks_of "$seed") network=()
-    if [ -n "$train_above" ]; then input=$data/$corpus_name network=(--am "$model"); fi
+    if [ -n "$train_above" ]; then input=$data/$set network=(--am "$model"); fi
     results+=("$ser/results.json")
     if wanted 4; then
       announce 4 "train a classifier per fold (seed $seed, log: $ser/log/train.log)"
-      once.sh --also "$input/feats.scp" --also "$data/$corpus_name/folds" "$ser/.done" $cmd "$ser/log/train.log" \
-        pyser ser train --conf "$ser_config" "${options[@]}" ${network[@]+"${network[@]}"} --seed "$seed" "$input" "$data/$corpus_name/folds" "$ser"
+      once.sh --also "$input/feats.scp" --also "$source_data/folds" "$ser/.done" $cmd "$ser/log/train.log" \
+        pyser ser train --conf "$ser_config" "${options[@]}" ${network[@]+"${network[@]}"} --seed "$seed" "$input" "$source_data/folds" "$ser"
       pyser ser package-frontend --node "$one" --subsampling "$subsampling" --frames-per-chunk "$frames_per_chunk" \
         ${extractor[@]+"${extractor[@]}"} ${package[@]+"${package[@]}"} "$ser" "$model" "$am/tdnn/mfcc.conf"
     fi
