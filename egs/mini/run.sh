@@ -73,6 +73,6 @@ if [ "$stage" -le 4 ] && [ "$stop_stage" -ge 3 ]; then
   pyser score table exp/iemocap/ser_*/results.json
   echo "This speech is SYNTHETIC (espeak-ng): the numbers show that the road works, and nothing about real emotion."
   echo "figures: $(ls "$mini"/exp/iemocap/ser_*/confusion.png | tr '\n' ' ')"
-  echo "next: pyser ser predict --model $mini/exp/iemocap/ser_tdnnf4 some.wav"
+  echo "next: pyser ser predict --model $mini/exp/iemocap/ser_tdnnf4_sub3 some.wav"
   echo "      real corpora: egs/tedlium2/tdnn/run.sh --corpus DIR, then egs/iemocap/tdnn/run.sh --corpus DIR"
 fi
