@@ -86,20 +86,22 @@ def test_a_failing_job_fails_the_runner_and_names_its_log(tmp_path: Path) -> Non
     assert shell("run.sh JOB=0:3 x.JOB.log true", tmp_path).returncode == 1
 
 
+def runs(script: str, cwd: Path) -> int:
+    """Run it; how often it has written a word to `count` by now."""
+    assert shell(script, cwd).returncode == 0
+    return len((cwd / "count").read_text().split())
+
+
 def test_once_runs_again_only_when_something_changed(tmp_path: Path) -> None:
     (tmp_path / "a.conf").write_text("1")
     (tmp_path / "b.conf").write_text("1")
     run = "once.sh --also b.conf done bash -c 'echo ran >> count' a.conf"
 
-    def runs() -> int:
-        assert shell(run, tmp_path).returncode == 0
-        return len((tmp_path / "count").read_text().split())
-
-    assert [runs(), runs()] == [1, 1]
+    assert [runs(run, tmp_path), runs(run, tmp_path)] == [1, 1]
     (tmp_path / "a.conf").write_text("2")
-    assert [runs(), runs()] == [2, 2]
+    assert [runs(run, tmp_path), runs(run, tmp_path)] == [2, 2]
     (tmp_path / "b.conf").write_text("2")
-    assert [runs(), runs()] == [3, 3]
+    assert [runs(run, tmp_path), runs(run, tmp_path)] == [3, 3]
 
 
 def test_once_sees_what_comes_and_goes_below_a_directory(tmp_path: Path) -> None:
@@ -108,18 +110,14 @@ def test_once_sees_what_comes_and_goes_below_a_directory(tmp_path: Path) -> None
     (tmp_path / "corpus/Actor_01/a.wav").write_text("1")
     run = "once.sh --also corpus done bash -c 'echo x >> count'"
 
-    def runs() -> int:
-        assert shell(run, tmp_path).returncode == 0
-        return len((tmp_path / "count").read_text().split())
-
-    assert [runs(), runs()] == [1, 1]
+    assert [runs(run, tmp_path), runs(run, tmp_path)] == [1, 1]
     (tmp_path / "corpus/Actor_02").mkdir()
     (tmp_path / "corpus/Actor_02/b.wav").write_text("1")
-    assert [runs(), runs()] == [2, 2]
+    assert [runs(run, tmp_path), runs(run, tmp_path)] == [2, 2]
     os.utime(tmp_path / "corpus/Actor_01/a.wav", (1, 1))
-    assert [runs(), runs()] == [3, 3]
+    assert [runs(run, tmp_path), runs(run, tmp_path)] == [3, 3]
     (tmp_path / "corpus/Actor_02/b.wav").unlink()
-    assert [runs(), runs()] == [4, 4]
+    assert [runs(run, tmp_path), runs(run, tmp_path)] == [4, 4]
 
 
 def test_once_does_not_take_half_done_work_for_finished(tmp_path: Path) -> None:

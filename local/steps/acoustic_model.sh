@@ -34,7 +34,7 @@ seeds=0              # "0 1" trains two networks, tdnn and tdnn_seed1, and combi
 max_dropped=5%
 max_oov=5%
 # End configuration section
-help_message="usage: $0 [--stage 0] [--stop-stage 6] [--corpus DIR] [--nj N] [--cmd run.sh] [--data data] [--exp exp] [--tdnn-config F] [--seeds '0 1'] [--vocabulary training|lexicon|both]
+help_message="usage: $0 [--stage 0] [--stop-stage 6] [--corpus DIR] [--nj N] [--cmd run.sh] [--data data] [--exp exp] [--tdnn-config F] [--seeds '0 1'] [--vocabulary training|lexicon|both] [--use-ivectors false]
   0 prepare  1 features  2 i-vectors  3 lang  4 monophones from a flat start, alignment  5 train the TDNN-F with LF-MMI
   6 average, decode, rescore; combine the networks of several seeds"
 . parse_options.sh || exit 1

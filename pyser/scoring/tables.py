@@ -82,9 +82,11 @@ def made_with(result: Results) -> str:
 
 def order_warning(result: Results) -> str:
     """One line if i-vectors carried over between utterances whose order tells their emotions; otherwise nothing."""
-    if result.get("ivector_mode") != "carry-over" or "order" not in result or not Order(**result["order"]).tells:
+    if result.get("ivector_mode") != "carry-over" or "order" not in result:
         return ""
     order = Order(**result["order"])
+    if not order.tells:
+        return ""
     return (f"WARNING: the order of a speaker's utterances tells {_percent(order.best)} % of the emotions (guessing "
             f"{_percent(order.most_frequent)} %), and i-vectors that carry over may know it; compare with "
             "i-vectors of each utterance alone")
