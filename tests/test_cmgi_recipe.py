@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import tiny_corpus
+from recipes import recipe
 from test_encoders_text import make_bert
-from test_end_to_end import recipe
 
 from pyser.encoders.untrained import init_speech
 

@@ -1,7 +1,6 @@
 """The recipes themselves on corpora of a minute: transcribed speech in, emotion scores out, and a prediction."""
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -11,9 +10,9 @@ import pytest
 import soundfile
 import stored_graph
 import tiny_corpus
+from recipes import recipe
 from scipy.signal import resample_poly
 
-ROOT = Path(__file__).parent.parent
 TDNN = """--dim=48
 --bottleneck-dim=16
 --prefinal-dim=24
@@ -26,15 +25,6 @@ TDNN = """--dim=48
 --dropout-schedule=0,0@0.20,0.1@0.50,0
 """
 SER = "--hidden-dim=32\n--num-epochs=12\n--lr-initial=3e-3\n--batch-frames=256\n"
-
-
-def recipe(script, *options, ok=True):
-    """Run a recipe's run.sh in this very environment."""
-    environment = dict(os.environ, PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-                       PYSER_STACK="k2" if stored_graph.K2 else "torch2")
-    done = subprocess.run([str(ROOT / "egs" / script), *map(str, options)], capture_output=True, text=True, env=environment)
-    assert (done.returncode == 0) == ok, f"{script}\n{done.stdout}\n{done.stderr}"
-    return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")

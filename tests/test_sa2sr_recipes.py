@@ -1,33 +1,19 @@
 """The recipes of pretraining and of emotion regression on corpora of a minute."""
 
 import json
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-import stored_graph
 import tiny_corpus
+from recipes import recipe
 
 import pyser
 
-ROOT = Path(__file__).parent.parent
 PRETRAIN = "--layers=1\n--units=16\n--num-epochs=2\n--lr-initial=1e-2\n--lr-final=1e-2\n--max-duration=15\n--negatives=16\n"
 REGRESSION = "--layers=1\n--units=16\n--nodes=8\n--heads=2\n--num-epochs=3\n--lr-initial=1e-2\n--batch-utterances=16\n"
 RATINGS = {"ang": "[1.5000, 4.5000, 4.0000]", "hap": "[4.5000, 4.0000, 3.5000]", "neu": "[3.0000, 2.5000, 3.0000]",
            "sad": "[2.0000, 1.5000, 2.0000]"}
 SYSTEMS = "none", "asr", "sa2sr_frozen"
-
-
-def recipe(script, *options, ok=True):
-    """Run a recipe's run.sh in this very environment."""
-    environment = dict(os.environ, PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-                       PYSER_STACK="k2" if stored_graph.K2 else "torch2")
-    done = subprocess.run([str(ROOT / "egs" / script), *map(str, options)], capture_output=True, text=True, env=environment)
-    assert (done.returncode == 0) == ok, f"{script}\n{done.stdout}\n{done.stderr}"
-    return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")

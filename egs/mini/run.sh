@@ -48,13 +48,14 @@ if wanted 3; then
   "${emotion[@]}" --stage 3 --node tdnnf4 --pretrained false
 fi
 if wanted 4; then
-  echo "== mini 4: a speech encoder trained with CTC on the talks, and its fusion with MFCC and words, egs/iemocap/fusion/run.sh"
-  if [ ! -f "$mini/exp/encoder_init/model.safetensors" ]; then pyser encoder init --like tiny "$mini/exp/encoder_init"; fi
+  echo "== mini 4: a speech encoder that reads the talks, egs/kaldi_dir/ctc/run.sh, and its fusion with MFCC and words," \
+    "egs/iemocap/fusion/run.sh"
   if [ -z "$bert" ]; then bert=$mini/exp/text_encoder; get_text_encoder.sh "$bert"; fi
-  once.sh "$mini/exp/encoder/.done" "$cmd" "$mini/exp/encoder/log/train.log" pyser encoder train-ctc \
-    --conf "$mini/conf/ctc.conf" "$mini/exp/encoder_init" "$mini/data/tedlium2/train" "$mini/data/tedlium2/dev" "$mini/exp/encoder"
+  "$PYSER_ROOT/egs/kaldi_dir/ctc/run.sh" --train "$mini/data/tedlium2/train" --dev "$mini/data/tedlium2/dev" \
+    --data "$mini/data/ctc" --exp "$mini/exp/ctc" --like tiny --ctc-config "$mini/conf/ctc.conf" \
+    --lm "$mini/data/tedlium2/lang/G.arpa" --nj "$nj" --cmd "$cmd"
   "$PYSER_ROOT/egs/iemocap/fusion/run.sh" --corpus "$mini/corpus/IEMOCAP" --data "$mini/data/iemocap_fusion" \
-    --exp "$mini/exp/iemocap_fusion" --w2v2 "$mini/exp/encoder" --bert "$bert" \
+    --exp "$mini/exp/iemocap_fusion" --w2v2 "$mini/exp/ctc/encoder" --bert "$bert" \
     --lm "$mini/data/tedlium2/lang/G.arpa" --fusion-config "$mini/conf/fusion.conf" --nj "$nj" --cmd "$cmd"
 fi
 if wanted 5; then

@@ -65,9 +65,12 @@ fi
 
 if wanted 3; then
   announce 3 "text features by $bert"
-  pyser encoder text-features "$bert" "$exp/decode/hyp.txt" "ark,scp:$exp/text/hyp.ark,$exp/text/hyp.scp"
+  marker=(--also "$bert/model.safetensors")
+  once.sh "${marker[@]}" "$exp/text/.done/hyp" \
+    pyser encoder text-features "$bert" "$exp/decode/hyp.txt" "ark,scp:$exp/text/hyp.ark,$exp/text/hyp.scp"
   if [ -f "$corpus_data/text" ]; then
-    pyser encoder text-features "$bert" "$corpus_data/text" "ark,scp:$exp/text/gt.ark,$exp/text/gt.scp"
+    once.sh "${marker[@]}" "$exp/text/.done/gt" \
+      pyser encoder text-features "$bert" "$corpus_data/text" "ark,scp:$exp/text/gt.ark,$exp/text/gt.scp"
   fi
 fi
 

@@ -1,0 +1,66 @@
+"""egs/kaldi_dir/ctc on a corpus of a minute, and egs/iemocap/fusion with the encoder that it leaves."""
+
+import json
+
+import pytest
+import tiny_corpus
+from recipes import recipe
+from test_encoders_text import make_bert
+
+CTC = "--num-epochs=2\n--lr-initial=5e-3\n--lr-final=1e-3\n--max-duration=12\n--avg=1\n"
+FUSION = "--units=4\n--heads=2\n--nodes=4\n--num-epochs=2\n--lr-initial=1e-2\n--lr-final=1e-2\n--batch-utterances=16\n"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A folder, options of both recipes after they have run once, and what they said."""
+    work = tmp_path_factory.mktemp("fusion")
+    for seed, name in enumerate(("train", "dev", "test"), 1):
+        tiny_corpus.make_data_dir(work / name, speakers=2, utts=8, seed=seed)
+    (work / "bert").mkdir()
+    make_bert(work / "bert")
+    (work / "ctc.conf").write_text(CTC)
+    (work / "fusion.conf").write_text(FUSION)
+    first = ["--train", work / "train", "--dev", work / "dev", "--test", work / "test", "--like", "tiny", "--nj", 1,
+             "--ctc-config", work / "ctc.conf", "--data", work / "data", "--exp", work / "exp"]
+    second = ["--corpus", tiny_corpus.make_iemocap(work / "IEMOCAP"), "--data", work / "ser_data", "--exp", work / "ser_exp",
+              "--w2v2", work / "exp/encoder", "--bert", work / "bert", "--fusion-config", work / "fusion.conf",
+              "--selection", "last", "--nj", 1]
+    log = recipe("kaldi_dir/ctc/run.sh", *first)
+    return work, first, second, log + recipe("iemocap/fusion/run.sh", *second)
+
+
+def test_what_they_leave(run):
+    work, _, _, log = run
+    assert (work / "exp/encoder/model.safetensors").exists() and (work / "exp/untrained_wav2vec2_tiny/config.json").exists()
+    for name in ("dev", "test"):
+        assert len((work / f"exp/decode_{name}/hyp.txt").read_text().splitlines()) == 16
+        assert (work / f"exp/decode_{name}/wer.txt").read_text().splitlines()[0] in log
+    exp = work / "ser_exp"
+    results = json.loads((exp / "fusion_mfcc+hidden+text-layer2_hierarchical_last/results.json").read_text())
+    assert results["pooled"]["n"] == 80 and len(results["folds"]) == 5
+    assert all((exp / f"decode/wer_by_{name}").exists() for name in ("emotion.csv", "length.csv", "emotion_length.png"))
+
+
+def test_nothing_is_done_twice(run):
+    work, first, second, _ = run
+    log = recipe("kaldi_dir/ctc/run.sh", *first)
+    assert log.count("already done: run.sh") == 1 and log.count("already done: pyser encoder decode") == 2
+    log = recipe("iemocap/fusion/run.sh", *second, "--stage", 2)
+    assert log.count("already done: pyser encoder") == 3 and log.count("already done: run.sh") == 1
+    log = recipe("iemocap/fusion/run.sh", *second, "--stage", 4, "--streams", "text,gt", "--seeds", "0 1")
+    table = (work / "ser_exp/table.txt").read_text()
+    assert table in log and all(f"fusion_text+gt_hierarchical_last{seed} " in table for seed in ("", "_seed1"))
+
+
+def test_bad_options(run):
+    work, first, second, _ = run
+    for script, options, said in (
+        ("kaldi_dir/ctc/run.sh", ["--train", work / "train"], "give --train DIR and --dev DIR"),
+        ("kaldi_dir/ctc/run.sh", ["--train", work / "nowhere", "--dev", work / "dev"], "nowhere"),
+        ("kaldi_dir/ctc/run.sh", [*first, "--exp", work / "other", "--like", "huge"], "huge"),
+        ("iemocap/fusion/run.sh", [*second, "--grid", "table9"], "--grid table9: it is table3 or table4"),
+        ("iemocap/fusion/run.sh", [*second, "--streams", "mfcc,video"], "--streams mfcc,video: they are"),
+    ):
+        log = recipe(script, *options, ok=False)
+        assert said in log and "Traceback" not in log
