@@ -13,7 +13,7 @@ from ser_corpus import make_corpus
 from pyser.cli import cli
 from pyser.errors import PyserError
 from pyser.scoring import tables
-from pyser.scoring.results import read_results, score_experiment
+from pyser.scoring.results import by_system, read_results, score_experiment
 from pyser.scoring.tables import comparison, comparisons, fold_table, format_table, made_with, results_table, systems_of
 from pyser.ser.frame_classifier import SerConfig, read_classifier, save_classifier
 from pyser.ser.train import train_folds
@@ -289,6 +289,15 @@ def test_settings_that_differ_get_a_column_and_part_the_seeds(corpus):
     lines = results_table([a, b]).splitlines()
     assert lines[0].split()[3:7] == ["i-vectors", "class_balanced", "pooling", "folds"]
     assert "false" in lines[2] and "attentive" in lines[2] and "attentive" not in lines[1] and lines[3] == ""
+
+
+def test_seeds_of_random_parameters_are_one_system(corpus):
+    seeds = [read_results(corpus / name) for name in ("ser_a", "ser_a_seed1")]
+    for result, name in zip(seeds, ("random", "random_seed1"), strict=True):
+        result["config"] |= {"trunk_model": f"exp/{name}.safetensors"}
+    assert [[one["seed"] for one in system] for system in by_system(seeds)] == [[0, 1]]
+    seeds[1]["config"] |= {"trunk_model": "exp/random_seed1/other.safetensors"}
+    assert len(by_system(seeds)) == 2
 
 
 def test_latex():

@@ -21,7 +21,7 @@ streams=mfcc,hidden,text          # in the order of the fusion; gt: the referenc
 fusion=hierarchical               # or concat, coattention
 layer=last                        # of the stream hidden: first, middle, last or a number
 freeze=encoder                    # features or none: the speech encoder learns with the fusion, by CTC on text too
-grid=                             # table3: all fusions of all streams; table4: single streams, every layer kept
+grid=                             # table3: MFCC and all fusions with it; table4: single streams, every layer kept
 selection=valid                   # valid: the epoch is chosen on training speakers; last: fixed number of epochs
 seeds=0                           # "0 1 2" for three
 max_dropped=5%
@@ -78,7 +78,7 @@ last=$( (find "$encoder" -maxdepth 1 -name 'layer*.scp' 2>/dev/null || true) | s
 if [ -z "$last" ] && [ "$stop_stage" -ge 4 ]; then echo "$0: no hidden states in $encoder: run stage 2 first" >&2; exit 1; fi
 case $grid in
   table3)
-    systems=()
+    systems=("mfcc concat last")
     for one in mfcc,gt mfcc,hidden mfcc,text mfcc,hidden,text; do systems+=("$one concat $layer" "$one coattention $layer"); done
     systems+=("mfcc,hidden,text hierarchical $layer") ;;
   table4)

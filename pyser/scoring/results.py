@@ -257,14 +257,14 @@ def read_results(path: str | Path) -> Results:
 
 
 def statements(result: Results) -> dict[str, str]:
-    """All that a result says about how it was made, but for its name, node and seed, and the seed of the experiment that it
-    began with; what it does not say is not in it."""
+    """All that a result says about how it was made, but for its name, node and seed, and the seed of the experiment or of the
+    random parameters that it began with; what it does not say is not in it."""
     missing = result.get("folds_missing", [])
     num_folds = str(len(result["folds"])) + (f" of {len(result['folds']) + len(missing)}" if missing else "")
     said = {name: result.get(name, "not stated") for name in STATED}
     said = {name: str(value) for name, value in said.items()}
     said |= {"labels": " ".join(result["labels"]), "folds": num_folds, "n": str(result["pooled"]["n"])}
-    said |= {name: re.sub(r"_seed\d+$", "", value) if isinstance(value, str) else json.dumps(value)
+    said |= {name: re.sub(r"_seed\d+(?=(\.safetensors)?$)", "", value) if isinstance(value, str) else json.dumps(value)
              for name, value in result["config"].items() if name not in ("seed", "selection", "trunk_node")}
     return {name: value for name, value in said.items() if value != "not stated"}
 
