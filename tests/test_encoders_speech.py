@@ -178,14 +178,13 @@ def test_model_without_a_head(tmp_path):
 
 
 def test_filterbank():
-    """A tone excites its own band, whatever its phase; the second half of the channels has the same filters."""
-    filters = filterbank(240, 400)
-    np.testing.assert_array_equal(filters[:120], filters[120:])
+    """A tone excites its own band, whatever its phase."""
+    filters = filterbank(160, 400)
     peaks = []
     for hertz in (200, 500, 1000, 2000, 4000):
         for phase in np.linspace(0, np.pi, 5):
             tone = np.cos(2 * np.pi * hertz / 16000 * np.arange(400) + phase)
-            energy = np.maximum(filters[:120] @ tone, 0).reshape(40, 3).sum(axis=1)
+            energy = np.maximum(filters @ tone, 0).reshape(40, 4).sum(axis=1)
             peaks.append(int(energy.argmax()))
     bands = np.array(peaks).reshape(5, 5)
     assert (np.ptp(bands, axis=1) <= 1).all() and (np.diff(bands[:, 0]) > 3).all()
@@ -269,7 +268,7 @@ def test_names_that_are_no_models(tmp_path):
 
 def test_init_on_the_command_line(tmp_path):
     done = CliRunner().invoke(cli, ["encoder", "init", "--like", "small", "--type", "hubert", str(tmp_path / "m")])
-    assert done.exit_code == 0 and "hubert like small, 4078000 parameters, 6 layers of 224, frames of 30 ms" in done.output
+    assert done.exit_code == 0 and "hubert like small, 3984832 parameters, 6 layers of 224, frames of 30 ms" in done.output
     again = CliRunner().invoke(cli, ["encoder", "init", str(tmp_path / "m")])
     assert isinstance(again.exception, PyserError) and "holds a model" in str(again.exception)
     shutil.rmtree(tmp_path / "m")
