@@ -199,3 +199,23 @@ def test_contrastive_loss_is_the_loop():
 def test_sizes_that_cannot_be(make):
     with pytest.raises(PyserError):
         make()
+
+
+def test_what_tells_utterances_apart_reaches_the_last_layer():
+    """Of five untrained layers, and then the ratings in bfloat16 as in float32."""
+    encoder, network = Encoder(EncoderConfig(40, layers=5, units=48)).eval(), Regressor(96, 2, RegressorConfig(16, 4)).eval()
+    x = torch.randn(8, 40, 40, generator=torch.Generator().manual_seed(0)) + torch.linspace(-1, 1, 8)[:, None, None]
+    lengths = torch.full((8,), 40)
+    with torch.no_grad():
+        frames = encoder(x, lengths)
+        assert frames.mean().std(dim=0).mean() > 0.02
+        exact = network(frames)
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = network(encoder(x, lengths)).float()
+    assert (rounded - exact).abs().max() < 0.1 * exact.std(dim=0).min()
+
+
+def test_moments_of_half_precision_are_not_rounded():
+    x = (3 + 0.1 * torch.randn(4, 13, 6)).bfloat16()
+    for found, exact in zip(moments(x, sequences().mask, (1, 2)), moments(x.double(), sequences().mask, (1, 2)), strict=True):
+        assert torch.allclose(found.double(), exact, rtol=1e-5)

@@ -166,7 +166,7 @@ class RegressionSystem:
         target = torch.from_numpy(examples.label[utts]).to(found.device)
         # On a common scale: the corpus's own would make no difference, but for the rounding.
         ccc = concordance((found - model.mean) / model.std, (target - model.mean) / model.std).mean()
-        return -ccc, {"weight": float(len(utts)), "ccc": float(ccc) * len(utts)}
+        return -ccc, {"weight": float(len(utts)), "ccc": float(ccc.detach()) * len(utts)}
 
     def posteriors(self, model: RegressionModel, examples: RatedExamples) -> Tensor:
         order = np.argsort(examples.lengths, kind="stable")
