@@ -83,13 +83,14 @@ class Encoder(nn.Module):
 
 @torch.no_grad()
 def start_gates(lstm: nn.LSTM) -> None:
-    for gate in lstm.weight_ih_l0.chunk(4):
-        nn.init.xavier_uniform_(gate)
-    for gate in lstm.weight_hh_l0.chunk(4):
-        nn.init.orthogonal_(gate)
-    nn.init.zeros_(lstm.bias_ih_l0)
-    nn.init.zeros_(lstm.bias_hh_l0)
-    nn.init.ones_(lstm.bias_ih_l0.chunk(4)[1])  # torch's order: input, forget, cell, output
+    for name, parameter in lstm.named_parameters():
+        for number, gate in enumerate(parameter.chunk(4)):  # input, forget, cell, output
+            if name == "weight_ih_l0":
+                nn.init.xavier_uniform_(gate)
+            elif name == "weight_hh_l0":
+                nn.init.orthogonal_(gate)
+            else:
+                nn.init.constant_(gate, float(number == 1 and name == "bias_ih_l0"))
 
 
 class Summary(nn.Module):
