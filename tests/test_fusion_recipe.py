@@ -53,6 +53,14 @@ def test_nothing_is_done_twice(run):
     assert table in log and all(f"fusion_text+gt_hierarchical_last{seed} " in table for seed in ("", "_seed1"))
 
 
+def test_every_layer_has_a_row_and_a_bar(run):
+    work, _, second, _ = run
+    log = recipe("iemocap/fusion/run.sh", *second, "--stage", 4, "--grid", "table4")
+    assert (work / "ser_exp/layers.png").exists()
+    rows = [line.split() for line in log[log.index("test UA"):].splitlines()[1:4]]
+    assert [row[0] for row in rows] == ["layer0", "layer1", "layer2"] and all(0 <= float(row[1]) <= 100 for row in rows)
+
+
 def test_bad_options(run):
     work, first, second, _ = run
     for script, options, said in (

@@ -20,6 +20,7 @@ from pyser.scoring.metrics import confusion, figures, recalls
 from pyser.scoring.order import order_of
 from pyser.scoring.wer import Errors, score
 from pyser.ser.folds import PARTS, SELECTIONS, Fold, check_leaks, digest, read_fold
+from pyser.ser.streams import HIDDEN
 from pyser.ser.targets import EMOTIONS, Targets
 
 Results = dict[str, Any]
@@ -68,7 +69,7 @@ def score_experiment(exp_dir: str | Path) -> Results:
         "selection": config["selection"],
         "selection_note": SELECTION_NOTES[config["selection"]],
         "ivector_mode": packaged.get("ivector_mode", "not stated"),
-        "node": config.get("trunk_node", packaged.get("node", "not stated")),
+        "node": _node(config, packaged),
         "acoustic_model": packaged.get("acoustic_model", "not stated"),
         "subsampling": packaged.get("subsampling", "not stated"),
         "frames_per_chunk": packaged.get("frames_per_chunk", "not stated"),
@@ -256,6 +257,13 @@ def read_results(path: str | Path) -> Results:
     return read_json(path / "results.json" if path.is_dir() else path, "system", "mean", "std", "pooled", "decisions")
 
 
+def _node(config: Mapping[str, Any], packaged: Mapping[str, Any]) -> str:
+    """The layer that a classifier reads: of the acoustic model, or of a fusion's speech encoder."""
+    if HIDDEN in (config.get("streams") or {}):
+        return f"layer{config['layer']}"
+    return str(config.get("trunk_node", packaged.get("node", "not stated")))
+
+
 def statements(result: Results) -> dict[str, str]:
     """All that a result says about how it was made, but for its name, node and seed, and the seed of the experiment or of the
     random parameters that it began with; what it does not say is not in it."""
@@ -264,8 +272,11 @@ def statements(result: Results) -> dict[str, str]:
     said = {name: result.get(name, "not stated") for name in STATED}
     said = {name: str(value) for name, value in said.items()}
     said |= {"labels": " ".join(result["labels"]), "folds": num_folds, "n": str(result["pooled"]["n"])}
+    elsewhere = {"seed", "selection", "trunk_node"}
+    if result["node"].startswith("layer"):
+        elsewhere.add("layer")
     said |= {name: re.sub(r"_seed\d+(?=(\.safetensors)?$)", "", value) if isinstance(value, str) else json.dumps(value)
-             for name, value in result["config"].items() if name not in ("seed", "selection", "trunk_node")}
+             for name, value in result["config"].items() if name not in elsewhere}
     return {name: value for name, value in said.items() if value != "not stated"}
 
 

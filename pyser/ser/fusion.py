@@ -28,7 +28,7 @@ from pyser.nn.fusion import FusionConfig, FusionNetwork
 from pyser.ser.examples import bucketed
 from pyser.ser.experiment import Loss, run_folds
 from pyser.ser.folds import SELECTIONS, Fold
-from pyser.ser.streams import StreamExamples, load_stream
+from pyser.ser.streams import HIDDEN, StreamExamples, load_stream
 from pyser.training.loop import TrainConfig
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from pyser.encoders.waves import Waves
 
 KIND = "pyser fusion"
-HIDDEN = "hidden"  # the stream that a speech encoder which learns computes
 EVALUATED_UTTERANCES = 20  # at a time
 
 

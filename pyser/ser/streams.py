@@ -13,6 +13,8 @@ from pyser.errors import PyserError
 from pyser.kaldi.tables import load_mat
 from pyser.ser.frames import mean_and_std
 
+HIDDEN = "hidden"  # the stream of a speech encoder; one that learns computes it in every step
+
 
 @dataclass(frozen=True)
 class StreamExamples:
