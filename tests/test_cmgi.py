@@ -137,18 +137,21 @@ def test_the_second_stage_begins_with_the_first(tiny, first, tmp_path):
     frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
     assert frozen and all("feature_extractor" in name for name in frozen)
     other = replace(fold, train=fold.train[1:])
+    system.model(["ang", "neu", "sad"], None, other)  # (this stage leaves one out)
     with pytest.raises(PyserError, match="trained with another train.list"):
-        system.model(["ang", "neu", "sad"], None, other)
+        system.model(["ang", "neu", "sad"], None, replace(fold, train=(*fold.train, "stranger")))
+    with pytest.raises(PyserError, match="trained with another valid.list"):
+        system.model(["ang", "neu", "sad"], None, replace(fold, train=fold.train[1:], valid=(*fold.valid, fold.train[0])))
     with pytest.raises(PyserError, match="fold7/final.safetensors: missing; train the first stage"):
         system.model(["ang", "neu", "sad"], None, replace(fold, name="7"))
     with pytest.raises(PyserError, match="give both stages the same --speech"):
         CmgiSystem(replace(config, speech=str(tiny / "wav2vec2")), None, {}).model(["ang", "neu", "sad"], None, fold)
 
 
-@pytest.mark.parametrize("name", ["2", "7", "cmgi"])
+@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if row.transcript == "asr"])
 def test_evaluation_sees_no_text(tiny, first, name, tmp_path, monkeypatch):
     """The same predictions, to the last digit, where no validation or test utterance has a transcript."""
-    config = config_of(tiny, name, init=str(first) if ROWS[name].first else "")
+    config = config_of(tiny, name, init=str(first) if ROWS[name].first else "", num_epochs=1)
     run(tiny, tmp_path / "with", config, ["1"])
     blind = tmp_path / "data"
     blind.mkdir()
@@ -158,9 +161,13 @@ def test_evaluation_sees_no_text(tiny, first, name, tmp_path, monkeypatch):
     write_table(blind / "text", {utt: words for utt, words in read_table(tiny / "data/text").items() if utt in learnt})
     run(tiny, tmp_path / "without", config, ["1"], blind)
     assert posteriors(tmp_path / "with", 1) == posteriors(tmp_path / "without", 1)
-    hyps = [(tmp_path / part / "fold1/hyp.txt").read_text() for part in ("with", "without")]
-    assert hyps[0] == hyps[1]
-    assert score_experiment(tmp_path / "with")["wer"] and not score_experiment(tmp_path / "without")["wer"]
+    validated = [json.loads((tmp_path / part / "fold1/history.json").read_text()) for part in ("with", "without")]
+    figures = [[row[key] for key in ("loss", "valid_loss", "valid_ua")] for (row,) in validated]
+    assert figures[0] == figures[1]
+    if ROWS[name].asr:
+        hyps = [(tmp_path / part / "fold1/hyp.txt").read_text() for part in ("with", "without")]
+        assert hyps[0] == hyps[1]
+        assert score_experiment(tmp_path / "with")["wer"] and not score_experiment(tmp_path / "without")["wer"]
 
 
 def test_true_words_are_seen_where_they_are_asked_for(tiny, tmp_path):
@@ -227,10 +234,12 @@ def test_each_row_trains_a_step(tiny, name):
         assert bool(heads) == ROWS[name].asr and bool(convolutions) == (not ROWS[name].first)
     alpha = config.asr_weight
     with torch.no_grad():
-        again = model.eval()(*examples.of([0, 1, 2])).log_posteriors
-        emotions = -again[torch.arange(3), torch.from_numpy(examples.label[:3])].mean()
-    if ROWS[name].speech != "lstm" and not config.text:
-        assert loss.item() == pytest.approx(alpha * stats.get("asr", 0) / 3 + (1 - alpha) * float(emotions), rel=0.2)
+        again = model.eval()(*examples.of([0, 1, 2]))
+        emotions = -again.log_posteriors[torch.arange(3), torch.from_numpy(examples.label[:3])].mean()
+        asr = model.asr_loss(again.speech, [texts[utt] for utt in utts[:3]]) if alpha else torch.zeros(())
+        loss, stats = system.loss(model, examples, np.arange(3), torch.ones(3))
+    assert loss.item() == pytest.approx(alpha * float(asr) + (1 - alpha) * float(emotions), rel=1e-5)
+    assert not alpha or stats["asr"] == pytest.approx(3 * float(asr), rel=1e-5) and float(asr) > 0.1
     factors = system.training.learning_rate_factors
     fast = {key for key, _ in model.named_parameters() if any(key.startswith(start) for start, _ in factors)}
     assert {key for key in learns if key.startswith("network")} <= fast and any("lm_head" in key for key in fast) == (
@@ -291,11 +300,69 @@ def test_another_first_stage_is_trained_on_anew(tiny, first, tmp_path, capsys):
     assert "fold 1: finished before" in said and "fold 2: the features have changed since; training it again" in said
 
 
-def test_a_head_of_its_own_for_an_encoder_without(tiny, tmp_path):
+def test_what_changed_is_trained_on_anew(tiny, tmp_path, capsys):
+    """Other words, another encoder at the same place: nothing half of them, half of what was there."""
+    shutil.copytree(tiny / "hubert", tmp_path / "hubert")
+    data = make_dir(tmp_path / "data")
+    for file in ("wav.scp", "utt2emo", "utt2spk", "text"):
+        write_table(data / file, read_table(tiny / "data" / file))
+    config = config_of(tiny, "2", speech=str(tmp_path / "hubert"), num_epochs=1)
+
+    def again():
+        capsys.readouterr()
+        run(tiny, tmp_path / "exp", config, ["1"], data)
+        said = capsys.readouterr().out
+        return said, posteriors(tmp_path / "exp", 1)
+
+    _, first = again()
+    assert "fold 1: finished before" in again()[0]
+    write_table(data / "text", {utt: "a mat" for utt in read_table(data / "text")})
+    said, second = again()
+    assert "training it again" in said and second != first
+    init_speech(tmp_path / "other", "tiny", "hubert", seed=1)
+    shutil.copy(tmp_path / "other/model.safetensors", tmp_path / "hubert/model.safetensors")
+    said, third = again()
+    assert "training it again" in said and third != second
+    assert "fold 1: finished before" in again()[0]
+
+
+def test_words_of_another_recogniser_are_scored(tiny, tmp_path):
+    """Row 5 hears nothing itself; its WER is that of what it reads."""
+    heard = {utt: words if utt.startswith("spk1") else "a" for utt, words in read_table(tiny / "data/text").items()}
+    write_table(tmp_path / "hyp.txt", heard)
+    run(tiny, tmp_path / "exp", config_of(tiny, "5", transcript=str(tmp_path / "hyp.txt"), num_epochs=1))
+    wer = score_experiment(tmp_path / "exp")["wer"]
+    assert sorted(wer["folds"].values())[0] == 0 and wer["pooled"] > 30
+
+
+def test_classes_that_count_the_same(tiny):
+    """Also where a batch has one class only."""
+    config = config_of(tiny, "1", accumulate=1, dropout=0.0, class_balanced=True)
+    from pyser.encoders.waves import Waves
+
+    system = CmgiSystem(config, Waves(tiny / "data"), {})
+    emotions = read_table(tiny / "data/utt2emo")
+    utts = [utt for utt in emotions if emotions[utt] == "sad"][:2]
+    examples = system.load(utts, dict.fromkeys(utts, 2), "fold 1 train")
+    model = build(config, list(WORDS)).eval()
+    losses = [float(system.loss(model, examples, np.arange(2), torch.tensor([1.0, 1.0, weight]))[0]) for weight in (1, 3)]
+    assert losses[1] == pytest.approx(3 * losses[0], rel=1e-5)
+
+
+def test_a_head_of_its_own_for_an_encoder_without(tiny, tmp_path, monkeypatch):
     """Pretrained HuBERT has no CTC head; what was trained is read back the same."""
     speech = load_speech(tiny / "hubert")
     speech.model.base_model.save_pretrained(tmp_path / "bare")
     assert load_speech(tmp_path / "bare").vocabulary is None
+    def fast(speech, **options):
+        seen = []
+        with monkeypatch.context() as patch:
+            patch.setattr("pyser.ser.cmgi.run_folds", lambda system, *_: seen.extend(system.training.learning_rate_factors))
+            run(tiny, tmp_path / "none", config_of(tiny, speech=str(speech), **options))
+        return [name for name, _ in seen]
+
+    assert fast(tmp_path / "bare") == ["network.", "speech.encoder.model.lm_head."]
+    assert fast(tiny / "hubert") == fast(tmp_path / "bare", init="first") == ["network."]
     config = config_of(tiny, speech=str(tmp_path / "bare"), num_epochs=1)
     run(tiny, tmp_path / "exp", config, ["1"])
     model, metadata = read_cmgi(tmp_path / "exp/fold1/final.safetensors")
@@ -379,6 +446,9 @@ def test_command(tiny, tmp_path):
                                         str(tmp_path / row)])
         assert done.exit_code == 0, done.output
         assert "fold 1: epoch 1" in done.output
+    (tmp_path / "bad.conf").write_text("--freeze=none\n")
+    done = CliRunner().invoke(cli, ["cmgi", "train", "--row", "2", "--conf", str(tmp_path / "bad.conf"), *places, "x"])
+    assert "bad.conf: --freeze is what a row says; take it out" in str(done.exception)
     config = json.loads((tmp_path / "7/ser.json").read_text())["config"]
     assert config["interaction"] == "none" and config["gradient_checkpointing"] and config["lr_initial"] == 1e-5
     said = " ".join(CliRunner().invoke(cli, ["cmgi", "train", "--help"]).output.split())

@@ -37,6 +37,13 @@ def test_a_row_brings_its_first_stage(options):
     assert "stage 1: row cmgi, CmGI (seed 0" in log
     again = recipe("iemocap/cmgi/run.sh", *options, "--stop-stage", 1)
     assert again.count("already done: run.sh") == 2
+    hubert = options[7]
+    init_speech(hubert.parent / "other", "tiny", "hubert", seed=1)
+    (hubert.parent / "other/model.safetensors").replace(hubert / "model.safetensors")
+    anew = recipe("iemocap/cmgi/run.sh", *options, "--stage", 1, "--stop-stage", 1)
+    assert "already done" not in anew
+    logs = [(exp / name / "log/train.log").read_text() for name in ("cmgi_2", "cmgi_cmgi")]
+    assert all(log.count("training it again") == 5 for log in logs)
 
 
 def test_options_choose_rows_seeds_and_selection(options):

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from transformers import BertConfig, BertModel
+from transformers import BertConfig, BertModel, RobertaConfig, RobertaModel
 
 from pyser.encoders import text as module
 from pyser.encoders.text import batches, load_text
@@ -25,9 +25,13 @@ def make_bert(folder):
     config = BertConfig(vocab_size=len(SPECIAL + PIECES), hidden_size=16, num_hidden_layers=2, num_attention_heads=4,
                         intermediate_size=32, max_position_embeddings=12, initializer_range=0.5)
     BertModel(config).save_pretrained(folder)
+    write_vocabulary(folder)
+    return folder
+
+
+def write_vocabulary(folder):
     (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece in SPECIAL + PIECES))
     (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer", "do_lower_case": True}))
-    return folder
 
 
 def test_as_the_model_itself(bert):
@@ -42,6 +46,18 @@ def test_as_the_model_itself(bert):
         (found,) = encoder.features([sentence])
         assert found.shape == (len(ids), 16) and found.dtype == np.float32 and found.flags.owndata
         assert np.abs(found - wanted).max() < 1e-5
+
+
+def test_roberta_counts_from_behind_its_padding(tmp_path):
+    """As many tokens as it has positions for, where its tokenizer does not say."""
+    torch.manual_seed(0)
+    RobertaModel(RobertaConfig(vocab_size=len(SPECIAL + PIECES), hidden_size=16, num_hidden_layers=1, num_attention_heads=4,
+                               intermediate_size=32, max_position_embeddings=14, pad_token_id=0)).save_pretrained(tmp_path)
+    write_vocabulary(tmp_path)
+    encoder = load_text(tmp_path)
+    assert encoder.max_tokens == 13
+    (found,) = encoder.features(["the cat sat on the mat " * 4])
+    assert found.shape == (13, 16) and np.isfinite(found).all()
 
 
 def test_padding_changes_nothing(bert, monkeypatch):

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from pyser.errors import PyserError
+from pyser.files import write_json
 from pyser.training import checkpoints
 from pyser.training.loop import TrainConfig, train
 
@@ -64,6 +65,18 @@ def test_learns_and_decays(tmp_path):
     assert history[-1]["lr"] == pytest.approx(1e-2 * 0.1 ** (15 / 16))
     assert rows(json.loads((tmp_path / "history.json").read_text())) == rows(history)
     assert history[0]["weight"] == 24
+
+
+def test_killed_behind_the_last_checkpoint(tmp_path, monkeypatch):
+    """The history on disk gets its last row all the same."""
+    with monkeypatch.context() as patch:
+        patch.setattr("pyser.training.loop.write_json", lambda path, history: (_ for _ in ()).throw(Stop())
+                      if len(history) == CONFIG.num_epochs else write_json(path, history))
+        with pytest.raises(Stop):
+            train(model_(), batches, 4, loss_fn, tmp_path, CONFIG)
+    assert len(json.loads((tmp_path / "history.json").read_text())) == CONFIG.num_epochs - 1
+    history = train(model_(), batches, 4, loss_fn, tmp_path, CONFIG)
+    assert json.loads((tmp_path / "history.json").read_text()) == history and len(history) == CONFIG.num_epochs
 
 
 @pytest.mark.parametrize("damage", [False, True])

@@ -57,9 +57,11 @@ while read -r row first what; do
     if [ "$row" = 3 ] || [ "$row" = 4 ] || [ "$row" = 5 ]; then options=(); fi  # (of transformers)
     if [ "$first" != - ]; then options+=(--init "$(place "$first" "$seed")"); fi
     if [ "$row" = 5 ]; then options+=(--hyp "$hyp"); fi
+    also=(--also "$corpus_data/folds")
+    for file in {"$hubert","$w2v2","$bert"}/model.safetensors "$(place "$first" "$seed")"/fold*/test_posteriors.txt; do also+=(--also "$file"); done
     if wanted 1; then
       announce 1 "row $row, $what (seed $seed, log: $ser/log/train.log)"
-      once.sh --also "$corpus_data/folds" "$ser/.done" $cmd "$ser/log/train.log" pyser cmgi train --row "$row" --conf "$cmgi_config" --hubert "$hubert" \
+      once.sh "${also[@]}" "$ser/.done" $cmd "$ser/log/train.log" pyser cmgi train --row "$row" --conf "$cmgi_config" --hubert "$hubert" \
         --w2v2 "$w2v2" --bert "$bert" ${lm:+--lm "$lm"} ${options[@]+"${options[@]}"} --selection "$selection" --seed "$seed" \
         --max-dropped "$max_dropped" "$corpus_data" "$corpus_data/folds" "$ser"
     fi

@@ -50,12 +50,17 @@ def train(
 ) -> None:
     """One model per fold of FOLDS_DIR, of the utterances of DATA_DIR, into EXP_DIR/fold*."""
     from pyser.config import read_options
+    from pyser.errors import PyserError
     from pyser.ser.cmgi import CmgiTraining, train_cmgi
     from pyser.ser.cmgi_rows import settings
 
     given = dict(lm=lm, words=words, gradient_checkpointing=gradient_checkpointing, precision=precision, selection=selection,
                  seed=seed)
+    read = read_options(conf, CmgiTraining) if conf else {}
+    for name in ("speech", "text", "transcript", "interaction", "freeze", "init"):
+        if name in read:
+            raise PyserError(f"{conf}: --{name} is what a row says; take it out")
     config = CmgiTraining(**{
-        **(read_options(conf, CmgiTraining) if conf else {}), **settings(row, hubert, w2v2, bert, hyp, init),
+        **read, **settings(row, hubert, w2v2, bert, hyp, init),
         **{name: value for name, value in given.items() if value is not None}})
     train_cmgi(data_dir, folds_dir, exp_dir, config, folds, max_dropped)

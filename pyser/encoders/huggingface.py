@@ -50,6 +50,11 @@ def load_weights(kind: Any, name: str | Path, **options: Any) -> tuple[Any, list
     return model, sorted(info["missing_keys"])
 
 
+def files_of(name: str | Path) -> list[str]:
+    """What a model in a directory is made of; none of a name on the hub."""
+    return sorted(str(path) for kind in ("*.json", "*.txt", "*.safetensors", "*.bin") for path in Path(name).glob(kind))
+
+
 def find(name: str | Path, filename: str) -> Path | None:
     """A file of the model, None if it has no such."""
     from transformers.utils import cached_file

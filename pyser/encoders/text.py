@@ -45,7 +45,12 @@ class TextEncoder:
     @property
     def max_tokens(self) -> int:
         """Of a sentence, special tokens included."""
-        return min(int(self.tokenizer.model_max_length), getattr(self.model.config, "max_position_embeddings", 512))
+        positions = getattr(self.model.config, "max_position_embeddings", 512)
+        embedding = getattr(getattr(self.model, "embeddings", None), "position_embeddings", None)
+        padding = getattr(embedding, "padding_idx", None)
+        if padding is not None:  # RoBERTa counts from behind the padding's index
+            positions -= padding + 1
+        return min(int(self.tokenizer.model_max_length), positions)
 
     def tokens(self, sentence: str) -> list[int]:
         """The sentence's tokens between the special ones ([CLS] and [SEP] of BERT), which are all there is of an empty one.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -37,6 +38,12 @@ class Waves:
         except PyserError as error:
             raise PyserError(f"{utterance}: {error}") from None
         return resample(samples, Fraction(RATE, rate).limit_denominator(5000)) / np.float32(INT16)
+
+    def inputs(self, utts: Sequence[str]) -> list[str]:
+        """The recordings' entries in wav.scp, where there are some."""
+        recordings, segments = self.lists["wav.scp"], self.lists.get("segments", {})
+        names = (segments[utt].split()[0] if utt in segments else utt for utt in utts)
+        return [recordings[name] for name in names if name in recordings]
 
     def seconds(self, utterance: str) -> float:
         """How long it is, by utt2dur, or else by reading it."""

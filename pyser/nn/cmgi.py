@@ -18,8 +18,9 @@ The temporal-aware gate of `cmgi` has a G for every frame and subword. The other
     self-gate, cross-gate    the same two means, gated against each other
     cmgi-pooled-gate  cmgi, with a G for each modality that is computed of the means of s and c
 
-Ours, the paper leaving it open: sigma is an affine map and f the logistic function (between 0 and 1, as x * G, y * (1 - G)
-asks for); the affine maps to one d in front of the attention; the heads; no residual, no layer norm; which two vectors the
+The attention of (3) and (4) is pyser.nn.coattention's. Ours, the paper leaving it open: sigma is an affine map and f the
+logistic function (between 0 and 1, as x * G, y * (1 - G) asks for); the affine maps to one d in front of the attention; that
+(4) has maps Q, K, V of its own, and the heads another map behind them; no residual, no layer norm; which two vectors the
 gates of Table 2 weigh; and that a modality which has nothing to say (no subwords) leaves the other one as it is.
 """
 
@@ -109,12 +110,13 @@ class CmgiNetwork(nn.Module):
         found = [Sequences(layer(x.x), x.mask) for layer, x in zip(self.inputs, found, strict=True)]  # (N, T or S, d)
         selves, crosses = [], []
         if kind.startswith(("self", "cmgi")):
-            selves = [Sequences(layer(x.x, x), x.mask) for layer, x in zip(self.selves, found, strict=True)]  # equation 3
+            # (3): s_a (N, T, d), s_l (N, S, d)
+            selves = [Sequences(layer(x.x, x), x.mask) for layer, x in zip(self.selves, found, strict=True)]
         if kind.startswith(("cross", "cmgi")):
-            crosses = list(self.cross(*found))  # equation 4
-        if kind == "cmgi":  # G (N, T, d) and (N, S, d)
+            crosses = list(self.cross(*found))  # (4): c_a (N, T, d), c_l (N, S, d)
+        if kind == "cmgi":  # (5) with G (N, T, d) and (N, S, d); means (N, 2d), (N, 2d)
             return [Sequences(gate(s.x, c.x), s.mask).mean() for gate, s, c in zip(self.gates, selves, crosses, strict=True)]
-        if kind == "cmgi-pooled-gate":  # G (N, d) of each modality
+        if kind == "cmgi-pooled-gate":  # (5) with G (N, d) of each modality; (N, 2d), (N, 2d)
             return [gate(s.mean(), c.mean()) for gate, s, c in zip(self.gates, selves, crosses, strict=True)]
         means = [x.mean() for x in selves or crosses]  # (N, d) each
-        return [gate(*means) for gate in self.gates] or means
+        return [gate(*means) for gate in self.gates] or means  # (5) with one G (N, d): (N, 2d); without: (N, d) each

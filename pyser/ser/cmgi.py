@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyser.device import choose_device
+from pyser.encoders.huggingface import files_of
 from pyser.encoders.lstm import WINDOW, LasRecogniser, LstmText
 from pyser.encoders.recogniser import Recogniser, load_recogniser
 from pyser.encoders.speech import SpeechOutput, load_speech
@@ -40,7 +41,7 @@ from pyser.nn.coattention import Sequences
 from pyser.nn.lstm import mask_of
 from pyser.ser.examples import bucketed
 from pyser.ser.experiment import Loss, run_folds
-from pyser.ser.folds import SELECTIONS, Fold
+from pyser.ser.folds import PARTS, SELECTIONS, Fold, read_fold
 from pyser.training.loop import TrainConfig
 
 KIND = "pyser cmgi"
@@ -53,13 +54,13 @@ class CmgiTraining:
     """How a system is made and trained.
 
     speech, text: encoders, by their names on the hub or directories, "" where there is none, "lstm" for one that begins at
-    random. transcript: what the text encoder
-    reads in evaluation: asr (what the speech encoder hears), text (the true words) or a table `utterance words` of another
-    recogniser, which it then reads in training too. init: the experiment whose speech encoders this one begins with, fold by
-    fold. freeze: of the speech encoder, features (its convolutions) or none.
+    random. transcript: what the text encoder reads in evaluation: asr (what the speech encoder hears), text (the true words)
+    or a table `utterance words` of another recogniser, which it then reads in training too. init: the experiment whose
+    speech encoders this one begins with, fold by fold. freeze: of the speech encoder, features (its convolutions) or none.
     asr_weight: the paper's alpha, of CTC. lm, words: files of the CTC beam search, "" for greedy.
     lr_initial, lr_final: of the encoders' layers; the paper prints 10e-5, which is 1e-4 as it stands and 1e-5 as it is
-    usually meant: 1e-5 here, and 1e-4 (head_factor) for the layers that begin at random: CTC's, CmGI's and the output.
+    usually meant: 1e-5 here, and 1e-4 (head_factor) for the layers that begin at random: CmGI's, the output, and CTC's of
+    an encoder that came without.
     batch_utterances, accumulate: utterances in memory at once, and how many such batches make one step.
     gradient_checkpointing: of both encoders, less memory and a third slower. See CmgiConfig and TrainConfig for the others.
     """
@@ -193,13 +194,14 @@ class CmgiExamples:
 class CmgiSystem:
     """waves: None without a speech encoder. transcripts: utterance -> words, normalised; read by nothing but training, where
     config.transcript does not say `text`. others: of another recogniser, likewise. shortest: samples that a wave must
-    have."""
+    have. new_head: whether CTC's layer begins at random."""
 
     config: CmgiTraining
     waves: Waves | None
     transcripts: Mapping[str, str]
     others: Mapping[str, str] | None = None
     shortest: int = 1
+    new_head: bool = True
 
     @property
     def selection(self) -> str:
@@ -208,8 +210,13 @@ class CmgiSystem:
     @property
     def training(self) -> TrainConfig:
         c = self.config
-        new = ["network.", "speech." if c.speech == LSTM else "speech.encoder.model.lm_head."]
-        new += ["words."] if c.text == LSTM else []
+        new = ["network."]
+        if c.speech == LSTM:
+            new.append("speech.")
+        elif self.new_head:
+            new.append("speech.encoder.model.lm_head.")
+        if c.text == LSTM:
+            new.append("words.")
         return TrainConfig(
             c.num_epochs, c.lr_initial, c.lr_final, weight_decay=c.weight_decay, seed=c.seed, precision=c.precision,
             accumulate=c.accumulate, learning_rate_factors=tuple((name, c.head_factor) for name in new), counted="utterances")
@@ -229,11 +236,11 @@ class CmgiSystem:
         return {"recording in wav.scp": recordings, "words to read": self.read}
 
     def inputs(self, utts: Sequence[str], fold: str = "") -> list[str]:
-        first = [str(first_stage(self.config, fold))] if fold and self.config.init else []
-        if self.waves is None:
-            return first
-        recordings, segments = self.waves.lists["wav.scp"], self.waves.lists.get("segments", {})
-        return [recordings[segments[utt].split()[0] if utt in segments else utt] for utt in utts] + first
+        c = self.config
+        found = [*files_of(c.speech), *files_of(c.text), *(path for path in (c.lm, c.words) if path)]
+        found += [str(first_stage(c, fold))] if fold and c.init else []
+        found += [f"{utt} {table[utt]}" for table in (self.transcripts, self.others or {}) for utt in utts if utt in table]
+        return found + (self.waves.inputs(utts) if self.waves is not None else [])
 
     def load(self, utts: Sequence[str], classes: Mapping[str, int], part: str) -> CmgiExamples:
         label = np.array([classes[utt] for utt in utts], dtype=np.int64)
@@ -275,13 +282,15 @@ class CmgiSystem:
         utts = batch.tolist()
         output = model(*examples.of(utts))
         label = torch.from_numpy(examples.label[batch]).to(output.log_posteriors.device)
-        loss = F.nll_loss(output.log_posteriors, label, weight.to(label.device) if self.config.class_balanced else None)
+        weights = weight.to(label.device) if self.config.class_balanced else None
+        # (A mean over the utterances, not over their weights, which would cancel out in a batch of one class.)
+        loss = F.nll_loss(output.log_posteriors, label, weights, reduction="sum") / len(utts)
         stats = {"weight": float(len(utts)), "wa": float((output.log_posteriors.argmax(dim=1) == label).sum())}
         if self.config.asr_weight:
             assert examples.transcripts is not None and output.speech is not None
             asr = model.asr_loss(output.speech, [examples.transcripts[utt] for utt in utts])
             loss = self.config.asr_weight * asr + (1 - self.config.asr_weight) * loss
-            stats["asr"] = float(asr) * len(utts)
+            stats["asr"] = float(asr.detach()) * len(utts)
         return loss, stats
 
     def posteriors(self, model: CmgiModel, examples: CmgiExamples) -> Tensor:
@@ -289,6 +298,8 @@ class CmgiSystem:
 
     def test(self, model: CmgiModel, examples: CmgiExamples, utts: Sequence[str], out_dir: Path) -> Tensor:
         posteriors, heard = evaluate(model, examples, hear=bool(self.config.asr_weight))
+        if heard is None and self.others is not None:
+            heard = [self.others[utt] for utt in utts]
         if heard is not None:
             write_table(out_dir / "hyp.txt", dict(zip(utts, heard, strict=True)))
         return posteriors
@@ -329,12 +340,14 @@ def first_stage(config: CmgiTraining, fold: str) -> Path:
 
 def begin_with(model: CmgiModel, path: Path, fold: Fold) -> None:
     """Take the speech encoder of a first stage's fold. PyserError if it is another one, or was trained with other lists, and
-    so perhaps on what is tested here."""
+    so perhaps on what is tested here; it may have had utterances that this stage leaves out."""
     if not path.exists():
         raise PyserError(f"{path}: missing; train the first stage of fold {fold.name}, or give another --init")
     first, metadata = read_cmgi(path)
-    then = json.loads(metadata["digests"])
-    odd = [part for part, digest in fold.digests().items() if then.get(part) != digest]
+    then, told = read_fold(path.parent, fold.name), json.loads(metadata["digests"])
+    if any(told.get(part) != digest for part, digest in then.digests().items()):
+        raise PyserError(f"{path.parent}: its lists are not those that it was trained with; train it again")
+    odd = [part for part in PARTS if not set(getattr(fold, part)) <= set(getattr(then, part))]
     if odd:
         raise PyserError(f"{path}: trained with another {odd[0]}.list than fold {fold.name} has now; train it again, with "
                          "the same --selection")
@@ -350,13 +363,15 @@ def train_cmgi(
 ) -> list[str]:
     """Train the folds in `folds_dir` on data_dir's wav.scp, text, utt2emo and utt2spk; see `run_folds`.
 
-    exp_dir/text: the transcripts, normalised, for WER; foldN/hyp.txt: what was heard on the test list.
+    exp_dir/text: the transcripts, normalised, for WER; foldN/hyp.txt: what was heard on the test list, or by another
+    recogniser.
     """
     data_dir = Path(data_dir)
-    vocabulary, shortest = ENGLISH, WINDOW
+    vocabulary, shortest, new_head = ENGLISH, WINDOW, False
     if config.speech not in ("", LSTM):
         encoder = load_speech(config.speech)
         vocabulary, shortest = encoder.vocabulary or ENGLISH, encoder.num_samples(1)
+        new_head = encoder.vocabulary is None and not config.init
 
     def words(path: str | Path) -> dict[str, str]:
         return {utt: vocabulary.normalise(said) for utt, said in read_table(path).items()}
@@ -369,7 +384,9 @@ def train_cmgi(
     others = words(config.transcript) if config.text and config.transcript not in ("asr", "text") else None
     if config.asr_weight or config.hears:
         write_table(Path(exp_dir) / "text", transcripts)
-    system = CmgiSystem(config, Waves(data_dir) if config.speech else None, transcripts, others, shortest)
+    elif others is not None and text.exists():
+        write_table(Path(exp_dir) / "text", words(text))
+    system = CmgiSystem(config, Waves(data_dir) if config.speech else None, transcripts, others, shortest, new_head)
     return run_folds(system, data_dir, folds_dir, exp_dir, only, max_dropped)
 
 

@@ -142,7 +142,13 @@ class FusionSystem:
         return tables | {"recording in wav.scp": recordings, "transcript in text": self.transcripts}
 
     def inputs(self, utts: Sequence[str], fold: str = "") -> list[str]:
-        return [table[utt] for table in self.rxfilenames.values() for utt in utts]
+        found = [table[utt] for table in self.rxfilenames.values() for utt in utts]
+        if self.waves is not None and self.transcripts is not None:  # of a speech encoder that learns
+            from pyser.encoders.huggingface import files_of
+
+            found += [*files_of(self.config.speech), *self.waves.inputs(utts),
+                      *(f"{utt} {self.transcripts[utt]}" for utt in utts)]
+        return found
 
     def load(self, utts: Sequence[str], classes: Mapping[str, int], part: str) -> StreamExamples:
         streams = {name: load_stream(utts, table, name) for name, table in self.rxfilenames.items()}
@@ -188,7 +194,7 @@ class FusionSystem:
             assert examples.transcripts is not None and lengths is not None
             ctc = model.ctc(logits, lengths, [examples.transcripts[utt] for utt in utts])
             loss = self.config.asr_weight * ctc + (1 - self.config.asr_weight) * loss
-            stats["ctc"] = float(ctc) * len(utts)
+            stats["ctc"] = float(ctc.detach()) * len(utts)
         return loss, stats
 
     def posteriors(self, model: FusionModel, examples: StreamExamples) -> Tensor:

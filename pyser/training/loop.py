@@ -341,6 +341,7 @@ def _resume(out_dir: Path, run: _Run[Any, Any]) -> list[dict[str, float]]:
             _forget(out_dir, run.config.start_epoch, history)
         if found is not None:
             print(f"going on after {found[0]}", flush=True)
+            write_json(out_dir / "history.json", history)  # (its last row, if we were stopped before it was written)
     return history
 
 
