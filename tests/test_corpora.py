@@ -1,19 +1,22 @@
 """What all corpora share: folds, the command, labels that follow their utterances; and any Kaldi data directory."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from lhotse import SupervisionSet
 from small_wav import wav
+from tiny_corpus import make_data_dir
 
 from pyser.cli.corpus import group
 from pyser.corpora.corpus import Corpus, Utterance, write_corpus, write_folds, write_partition
 from pyser.corpora.kaldi_dir import prepare_kaldi_dir
 from pyser.errors import PyserError
 from pyser.kaldi import datadir
-from pyser.kaldi.datadir import read_table, validate
+from pyser.kaldi.datadir import read_table, validate, write_table
+from pyser.ser.folds import Fold, check_leaks, fold_names, read_fold, write_fold
 
 
 def prepare(*args):
@@ -154,6 +157,29 @@ def test_kaldi_dir_with_segments_and_emotions(tmp_path):
     (source / "segments").write_text("a-1 r 0.5 0.25\n")
     with pytest.raises(PyserError, match="1 with a bad segment .e.g. a-1."):
         prepare_kaldi_dir(source, target, max_dropped=1.0)
+
+
+def test_folds_of_a_kaldi_directory_with_emotions(tmp_path):
+    """Its own, without what was dropped; otherwise five of its speakers, or as many as there are."""
+    source = make_data_dir(tmp_path / "source", speakers=7, utts=3, seed=1)
+    speakers = read_table(source / "utt2spk")
+    write_table(source / "utt2emo", dict.fromkeys(speakers, "sad"))
+    assert "folds: 5, of every 5th speaker each" in prepare_kaldi_dir(source, tmp_path / "target")
+    folds = tmp_path / "target/folds"
+    assert fold_names(folds) == list("12345")
+    tested = [utt for name in "12345" for utt in read_fold(folds / name, name).test]
+    assert sorted(tested) == sorted(speakers)
+    for name in "12345":
+        check_leaks(read_fold(folds / name, name), speakers)
+    first, *others = sorted(speakers)
+    write_fold(source / "folds/a", Fold("a", tuple(others[3:]), (), (first, *others[:2])))
+    (source / f"wav/{first}.wav").unlink()
+    assert f"folds: those of {source}/folds" in prepare_kaldi_dir(source, tmp_path / "target", max_dropped=0.1)
+    assert fold_names(folds) == ["a"] and read_fold(folds / "a", "a").test == tuple(others[:2])
+    write_table(source / "utt2spk", dict.fromkeys(speakers, "one"))
+    shutil.rmtree(source / "folds")
+    assert "no folds: utt2emo is of 1 speaker" in prepare_kaldi_dir(source, tmp_path / "target", max_dropped=0.1)
+
 
 
 def test_options_where_they_do_not_belong(tmp_path):

@@ -105,13 +105,20 @@ def test_a_dump_is_made_once(model, data, tmp_path, monkeypatch):
     out = tmp_path / "out"
     dump(model, data, out, "0,2")
     age = (out / "layer0.ark").stat().st_mtime_ns
-    assert dump(model, data, out, "0,2") == f"already done: layer0, layer2, logits of {data} in {out}"
+    assert dump(model, data, out, "0,2") == f"already done: layers 0 2 of {data} in {out}"
+    (out / "layer2.scp").unlink()  # what is missing is made again, and nothing else
+    assert dump(model, data, out, "0,2") == f"layer2 of {data}: 7 utterances, 0 dropped"
+    assert dump(model, data, out, "all") == f"layer1 of {data}: 7 utterances, 0 dropped"
+    assert dump(model, data, out, "three") == f"already done: layers 0 1 2 of {data} in {out}"
     assert (out / "layer0.ark").stat().st_mtime_ns == age
-    (out / "layer2.scp").unlink()  # what is missing is made again
-    assert "7 utterances" in dump(model, data, out, "0,2") and (out / "layer2.scp").exists()
+    said = json.loads((out / "dump.json").read_text())
+    assert said["layers"] == [0, 1, 2] and said["num_layers"] == 2
+    dump(model, data, tmp_path / "at_once", "all")
+    assert contents(out) == contents(tmp_path / "at_once")
     before = contents(out)
     init_speech(tmp_path / "other", "tiny", seed=1)  # so is what another model would give
     assert "7 utterances" in dump(tmp_path / "other", data, out, "0,2") and contents(out) != before
+    assert not list(out.glob("layer1.*"))  # (the first model's)
     text = (data / "segments").read_text()  # and other utterances
     (data / "segments").write_text(text.replace("0.1 0.25", "0.1 0.3"))
     assert "7 utterances" in dump(tmp_path / "other", data, out, "0,2")

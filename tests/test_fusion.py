@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -133,6 +134,15 @@ def test_what_the_weight_trains(speech_dir, weight):
     def learns(parameters):
         return any(p.grad is not None and bool(p.grad.abs().max() > 0) for p in parameters)
 
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-3, weight_decay=1e-5)
+    optimizer.step()
+    moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    assert any("lm_head" in name for name in moved) == (weight > 0)  # (weight decay, too, leaves alone what does not learn)
+    assert any(name.startswith("network") for name in moved) == (weight < 1)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            p.copy_(before[name])
     assert learns(model.speech.model.lm_head.parameters()) == (weight > 0)
     assert learns(model.network.parameters()) == (weight < 1)
     assert learns(model.speech.model.base_model.encoder.parameters())
@@ -186,8 +196,12 @@ def test_checkpointed_gradients_are_the_same(speech_dir):
         torch.testing.assert_close(again[name], value, rtol=1e-4, atol=1e-6)
 
 
-def test_joint_training_of_a_fold(corpus, speech_dir, tmp_path):
-    """A speech encoder learns with the fusion: tones of a pitch for each emotion."""
+def test_joint_training_of_a_fold(corpus, speech_dir, tmp_path, monkeypatch):
+    """A speech encoder learns with the fusion: tones of a pitch for each emotion. Its model is read from elsewhere."""
+    import pyser
+    from pyser.ser.fusion_predict import package
+
+    (tmp_path / "mfcc.conf").write_text("--num-mel-bins=23\n--num-ceps=13\n--dither=0\n")
     source, folds, _ = corpus
     emotions = read_table(source / "utt2emo")
     data = tmp_path / "data"
@@ -205,13 +219,36 @@ def test_joint_training_of_a_fold(corpus, speech_dir, tmp_path):
         write_table(data / name, read_table(source / name))
     config = FusionTraining(units=4, nodes=4, heads=2, dropout=0.0, num_epochs=2, batch_utterances=8, speech=speech_dir,
                             layer=1)
+    monkeypatch.chdir(Path(speech_dir).parent)
+    config = replace(config, speech=Path(speech_dir).name)
     train_fusion(data, folds, tmp_path / "exp", config, {"hidden": "-"}, ["1"])
     before, (model, _) = load_speech(speech_dir), read_fusion(tmp_path / "exp/fold1/final.safetensors")
     moved = {name.split(".")[0] + "." + name.split(".")[1] for (name, p), q in zip(
         model.speech.model.named_parameters(), before.model.parameters(), strict=True) if not torch.equal(p, q)}
     assert any("encoder" in name for name in moved) and any("lm_head" in name for name in moved)
     assert not any("feature_extractor" in name for name in moved)
-    assert len(read_table(tmp_path / "exp/fold1/test_posteriors.txt")) == 30
+    said = read_table(tmp_path / "exp/fold1/test_posteriors.txt")
+    assert len(said) == 30
+    assert score_experiment(tmp_path / "exp")["wer"]["folds"].keys() == {"1"}  # of the encoder that has learnt
+    package(tmp_path / "exp", speech_dir, "", tmp_path / "mfcc.conf", layer=1)
+    monkeypatch.chdir(tmp_path)
+    predictor = pyser.load("exp/fold1")
+    for utt in list(said)[:3]:
+        posteriors = predictor.predict(wavs[utt]).posteriors.values()
+        assert list(posteriors) == pytest.approx([float(p) for p in said[utt].split()], abs=1e-3)
+
+
+def test_joint_hidden_states_are_normalised_as_frozen_ones(speech_dir):
+    model, examples = joint_model(speech_dir, 0.2)
+    from pyser.ser.fusion import FusionSystem
+
+    built = FusionSystem(model.config, {}, None, None, model.speech).model(["a", "b"], examples, None)
+    with torch.no_grad():
+        frames = torch.cat([model.speech.eval()([wave]).hidden[model.config.layer][0] for wave in examples.waves]).numpy()
+    mean, std = StreamExamples(examples.label, {"hidden": [frames]}).statistics("hidden")
+    assert np.abs(built.network.encoders["hidden"].mean.numpy() - mean).max() < 1e-5
+    assert np.abs(built.network.encoders["hidden"].std.numpy() / std - 1).max() < 1e-4
+    assert built.training  # (as it was)
 
 
 def test_prediction_is_what_the_test_list_got(speech_dir, tmp_path, capsys):

@@ -61,6 +61,24 @@ def test_every_layer_has_a_row_and_a_bar(run):
     assert [row[0] for row in rows] == ["layer0", "layer1", "layer2"] and all(0 <= float(row[1]) <= 100 for row in rows)
 
 
+def test_a_prepared_directory_and_an_encoder_that_learns(run):
+    """egs/kaldi_dir/fusion on what egs/iemocap/fusion has prepared: its folds are taken; only systems with hidden states
+    are joint ones."""
+    work, _, second, _ = run
+    options = dict(zip(second[::2], second[1::2], strict=True))
+    options |= {"--corpus": work / "ser_data/iemocap", "--data": work / "kaldi_data", "--exp": work / "kaldi_exp",
+                "--freeze": "features", "--streams": "mfcc,hidden", "--layer": "middle", "--fusion": "concat"}
+    log = recipe("kaldi_dir/fusion/run.sh", *(part for pair in options.items() for part in pair))
+    assert "without --lm words are spelled greedily" in log
+    lists = [(folder / "folds/2/train.list").read_text() for folder in (work / "ser_data/iemocap", work / "kaldi_data/kaldi")]
+    assert lists[0] == lists[1]
+    results = json.loads((work / "kaldi_exp/fusion_mfcc+hidden-layer1_concat_joint_last/results.json").read_text())
+    assert results["pooled"]["n"] == 80 and len(results["folds"]) == 5 and results["wer"]["words"] == 320
+    assert results["node"] == "layer1" and results["config"]["speech"] == str((work / "exp/encoder").resolve())
+    options |= {"--streams": "mfcc", "--stage": 9}
+    recipe("kaldi_dir/fusion/run.sh", *(part for pair in options.items() for part in pair))
+
+
 def test_bad_options(run):
     work, first, second, _ = run
     for script, options, said in (

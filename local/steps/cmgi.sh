@@ -1,5 +1,6 @@
 # The stages of every CmGI recipe; egs/*/cmgi/run.sh sources this file after saying what is particular to its corpus:
-# corpus_name and prepare_options() (for `pyser corpus prepare`, which also writes the folds).
+# corpus_name and prepare_options() (for `pyser corpus prepare`, which also writes the folds), and prepare_into, where in
+# data it puts what it writes, if that is the data directory itself.
 #
 #   corpus -> data/<name> -> speech encoder, CTC and emotions     (first stage)
 #                         -> speech encoder, CTC -> words -> text encoder, CmGI, fold by fold -> UA, WA, WER
@@ -41,7 +42,7 @@ rows=$(pyser cmgi rows "$exp")
 
 if wanted 0; then
   announce 0 "prepare the corpus and its folds"
-  once.sh --also "$corpus" "$data/.done/prepare" pyser corpus prepare "$corpus_name" $(prepare_options) --max-dropped "$max_dropped" "$corpus" "$data"
+  once.sh --also "$corpus" "$data/.done/prepare" pyser corpus prepare "$corpus_name" $(prepare_options) --max-dropped "$max_dropped" "$corpus" "$data${prepare_into:-}"
 fi
 
 results=()

@@ -33,7 +33,8 @@ def group() -> None:
 def prepare(label_set: str | None, subset: str | None, max_dropped: float, name: str, corpus_dir: str, data_dir: str) -> None:
     """Prepare corpus NAME: DATA_DIR/<set>, DATA_DIR/manifests, DATA_DIR/<set>/folds.
 
-    For `kaldi` CORPUS_DIR is any Kaldi data directory with transcripts, and DATA_DIR its checked copy.
+    For `kaldi` CORPUS_DIR is any Kaldi data directory with transcripts, and DATA_DIR its checked copy; if it has utt2emo,
+    with folds: CORPUS_DIR/folds, or else five of its speakers.
     """
     if label_set and name in TRANSCRIBED:
         raise PyserError(f"corpus prepare {name}: it has no label sets; leave --label-set out")

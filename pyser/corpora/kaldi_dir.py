@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pyser.corpora.corpus import write_folds
 from pyser.errors import Dropped, PyserError
+from pyser.files import write_json
 from pyser.kaldi.datadir import keep, read_dir, validate, write_dir
 from pyser.kaldi.manifests import manifests, recording, segment, write_manifests
 from pyser.kaldi.segments import BadSegment
 from pyser.kaldi.wav import parse_entry
+from pyser.ser.folds import PARTS, Fold, fold_names, read_fold, write_fold
 
+FOLDS = 5
 LISTS = ("wav.scp", "segments", "text", "utt2spk", "spk2gender", "utt2emo", "utt2avd", "utt2lang", "utt2uniq")
 
 
@@ -19,6 +25,8 @@ def prepare_kaldi_dir(source: str | Path, target: str | Path, max_dropped: float
 
     Paths in wav.scp may be relative to the working directory, to `source` or to its parent. Utterances without speaker,
     transcript (a directory without text may have utt2emo instead) or readable audio are dropped and counted.
+
+    Of a directory with utt2emo also the folds, `target`/folds: those of `source`, if it has some, else FOLDS of the speakers.
     """
     source, target = Path(source), Path(target)
     if target.exists() and target.resolve() == source.resolve():
@@ -67,4 +75,27 @@ def prepare_kaldi_dir(source: str | Path, target: str | Path, max_dropped: float
     used = {key: recordings[key] for key in lists["wav.scp"]}
     write_manifests(*manifests(lists, used, target), target.parent / "manifests", target.name)
     write_dir(target, lists)
+    if "utt2emo" in lists:
+        closing += f"\n{_folds(lists, source, target)}"
     return f"{closing}\n{validate(target, need_text='text' in lists)}"
+
+
+def _folds(lists: Mapping[str, Mapping[str, str]], source: Path, target: Path) -> str:
+    """Write target/folds; returns a line about them. What is not in `lists` is left out of the source's."""
+    speakers = {utt: lists["utt2spk"][utt] for utt in lists["utt2emo"] if utt in lists["utt2spk"]}
+    shutil.rmtree(target / "folds", ignore_errors=True)  # of an earlier run
+    if list((source / "folds").glob("*/test.list")):
+        for name in fold_names(source / "folds"):
+            fold = read_fold(source / "folds" / name, name)
+            write_fold(target / "folds" / name, Fold(name, *(tuple(utt for utt in getattr(fold, part) if utt in speakers)
+                                                            for part in PARTS)))
+        said = f"those of {source}/folds"
+    else:
+        names = sorted(set(speakers.values()))
+        if len(names) < 2:
+            return f"no folds: utt2emo is of {len(names)} speaker, and no speaker may be trained and tested on"
+        number = min(FOLDS, len(names))
+        write_folds(speakers, [names[k::number] for k in range(number)], target / "folds")
+        said = f"{number}, of every {number}th speaker each"
+    write_json(target / "folds" / "info.json", {"corpus": source.resolve().name})
+    return f"{target}/folds: {said}"

@@ -88,6 +88,14 @@ def ctc_loss(output: SpeechOutput, labels: Sequence[Sequence[int]], blank: int) 
     return F.ctc_loss(log_probs, targets, output.lengths, lengths, blank, reduction="none")
 
 
+def weighted(asr_weight: float, asr: Tensor, emotion: Tensor) -> Tensor:
+    """asr_weight * asr + (1 - asr_weight) * emotion. What has no weight has no gradient: one of zero would be pulled
+    towards zero by the weight decay."""
+    if asr_weight == 0:
+        return emotion
+    return asr if asr_weight == 1 else asr_weight * asr + (1 - asr_weight) * emotion
+
+
 def mean_ctc_loss(logits: Tensor, lengths: Tensor, labels: Sequence[Sequence[int]], blank: int) -> Tensor:
     """Mean over utterances of CTC's loss per label, 0 of those whose labels do not fit into their frames. logits (N, T, V),
     lengths (N,)."""

@@ -64,28 +64,38 @@ def dump(
     V) of a model with a CTC head, for the utterances of data_dir; returns the closing line.
 
     compress : the hidden states. A dump that was broken off goes on where it was, with the same bytes in the end. dump.json,
-    written last, says of what the archives are: {model, dim, layers, frame_shift, …}; where it is, nothing is left to do.
+    written last, says of what the archives are: {model, dim, layers, num_layers, frame_shift, …}; what it speaks of is not
+    done again, and layers that are asked for later come beside the others. Those of another model are removed.
     Recordings that cannot be read and those too short for a frame are dropped and counted.
     """
     out_dir = Path(out_dir)
     encoder = load_speech(model).to(choose_device(use_gpu))
     chosen = parse_layers(layers, encoder.num_layers)
     waves = Waves(data_dir, allow_pipes)
-    names = [*(f"layer{n}" for n in chosen), *([LOGITS] if encoder.vocabulary else [])]
     inputs = [waves.lists.get(name) for name in ("utt2spk", "segments", "wav.scp")], stamps(waves.lists["wav.scp"].values())
-    identity = identity_of(encoder, encoder.config.to_json_string(), encoder.normalise, chosen, compress, use_gpu, inputs)
-    dropped = Dropped(f"{', '.join(names)} of {data_dir}", max_dropped)
+    device = next(encoder.parameters()).device.type
+    identity = identity_of(encoder, encoder.config.to_json_string(), encoder.normalise, compress, device, inputs)
     marker = out_dir / "dump.json"
-    if is_done(marker, identity) and all((out_dir / f"{name}.scp").exists() for name in names):
-        return f"already done: {', '.join(names)} of {data_dir} in {out_dir}"
-    marker.unlink(missing_ok=True)
+    there = [n for n in _layers_there(marker, identity) if (out_dir / f"layer{n}.scp").exists()]
+    names = [f"layer{n}" for n in chosen if n not in there]
+    if encoder.vocabulary and not (there and (out_dir / f"{LOGITS}.scp").exists()):
+        names.append(LOGITS)
+    if not names:
+        return f"already done: layers {' '.join(map(str, chosen))} of {data_dir} in {out_dir}"
+    dropped = Dropped(f"{', '.join(names)} of {data_dir}", max_dropped)
+    if not there:
+        marker.unlink(missing_ok=True)
+        for old in out_dir.glob("layer*.scp"):
+            if old.stem not in names:
+                old.unlink()
+                old.with_suffix(".ark").unlink(missing_ok=True)
     reported = time.monotonic()
     with ExitStack() as stack:
         writers = {name: stack.enter_context(ResumableWriter(
             out_dir / f"{name}.ark", out_dir / f"{name}.scp", compress and name != LOGITS, identity, len(waves)))
             for name in names}
         place = min(writer.position for writer in writers.values())  # (broken off between two, one is a group ahead)
-        for group in groups(encoder, waves, waves.utterances[place:], chosen):
+        for group in groups(encoder, waves, waves.utterances[place:], [n for n in chosen if n not in there]):
             place += group.taken
             for name, writer in writers.items():
                 if writer.position < place:
@@ -98,7 +108,8 @@ def dump(
             dropped.add(utt, reason)
         line = dropped.finish(len(waves))
     write_json(marker, {"identity": identity, "model": str(model), "data": str(data_dir), "dim": encoder.dim,
-                        "layers": chosen, "frame_shift": encoder.frame_shift, "utterances": len(waves)})
+                        "layers": sorted({*chosen, *there}), "num_layers": encoder.num_layers,
+                        "frame_shift": encoder.frame_shift, "utterances": len(waves)})
     return line
 
 
@@ -186,9 +197,10 @@ def stamps(entries: Iterable[str]) -> list[tuple[int, int] | None]:
     return found
 
 
-def is_done(marker: Path, identity: str) -> bool:
-    """Whether the dump that `marker` speaks of is this one, and finished."""
+def _layers_there(marker: Path, identity: str) -> list[int]:
+    """Those of the dump that `marker` speaks of, if it is this one."""
     try:
-        return bool(read_json(marker)["identity"] == identity)
+        said = read_json(marker)
+        return [int(n) for n in said["layers"]] if said["identity"] == identity else []
     except (PyserError, KeyError):
-        return False
+        return []

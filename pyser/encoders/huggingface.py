@@ -50,6 +50,11 @@ def load_weights(kind: Any, name: str | Path, **options: Any) -> tuple[Any, list
     return model, sorted(info["missing_keys"])
 
 
+def absolute(name: str) -> str:
+    """A directory's or file's path from everywhere; names on the hub as they are."""
+    return str(Path(name).resolve()) if name and Path(name).exists() else name
+
+
 def files_of(name: str | Path) -> list[str]:
     """What a model in a directory is made of; none of a name on the hub."""
     return sorted(str(path) for kind in ("*.json", "*.txt", "*.safetensors", "*.bin") for path in Path(name).glob(kind))

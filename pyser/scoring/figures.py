@@ -77,7 +77,9 @@ def plot_layers(results: Sequence[Results], path: str | Path) -> None:
     axes.set_ylim(0, min(108, 100 * max(layer.ua + (layer.std or 0) for layer in layers) + 8))
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_ylabel("UA (%)")
-    axes.set_xlabel("bottleneck node, from the network's input to its output")
+    axes.set_xlabel("hidden states, from the input of the first transformer layer to the output of the last"
+                    if all(layer.node.startswith("layer") for layer in layers) else
+                    "bottleneck node, from the network's input to its output")
     _name_columns(figure, [layer.node for layer in layers], 0.75)
     said = statements(result)
     axes.set_title(" ".join(said[name] for name in ("corpus", "label_set", "subset") if name in said), fontsize=11)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +25,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyser.device import choose_device
-from pyser.encoders.huggingface import files_of
+from pyser.encoders.ctc import weighted
+from pyser.encoders.huggingface import absolute, files_of
 from pyser.encoders.lstm import WINDOW, LasRecogniser, LstmText
 from pyser.encoders.recogniser import Recogniser, load_recogniser
 from pyser.encoders.speech import SpeechOutput, load_speech
@@ -289,7 +290,7 @@ class CmgiSystem:
         if self.config.asr_weight:
             assert examples.transcripts is not None and output.speech is not None
             asr = model.asr_loss(output.speech, [examples.transcripts[utt] for utt in utts])
-            loss = self.config.asr_weight * asr + (1 - self.config.asr_weight) * loss
+            loss = weighted(self.config.asr_weight, asr, loss)
             stats["asr"] = float(asr.detach()) * len(utts)
         return loss, stats
 
@@ -367,6 +368,7 @@ def train_cmgi(
     recogniser.
     """
     data_dir = Path(data_dir)
+    config = _from_everywhere(config)
     vocabulary, shortest, new_head = ENGLISH, WINDOW, False
     if config.speech not in ("", LSTM):
         encoder = load_speech(config.speech)
@@ -388,6 +390,16 @@ def train_cmgi(
         write_table(Path(exp_dir) / "text", words(text))
     system = CmgiSystem(config, Waves(data_dir) if config.speech else None, transcripts, others, shortest, new_head)
     return run_folds(system, data_dir, folds_dir, exp_dir, only, max_dropped)
+
+
+def _from_everywhere(config: CmgiTraining) -> CmgiTraining:
+    """With absolute paths: a model is read from other directories than it was trained in."""
+    def of(name: str) -> str:
+        return name if name in (LSTM, "asr", "text") else absolute(name)
+
+    c = config
+    return replace(c, speech=of(c.speech), text=of(c.text), transcript=of(c.transcript), init=of(c.init), lm=of(c.lm),
+                   words=of(c.words))
 
 
 def read_cmgi(path: str | Path) -> tuple[CmgiModel, dict[str, str]]:

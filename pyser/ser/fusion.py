@@ -21,7 +21,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyser.device import choose_device
+from pyser.encoders.huggingface import absolute, files_of
 from pyser.errors import PyserError
+from pyser.kaldi.datadir import write_table
 from pyser.kaldi.tables import load_mat, read_scp, read_table
 from pyser.nn import model_io
 from pyser.nn.fusion import FusionConfig, FusionNetwork
@@ -104,6 +106,21 @@ class FusionModel(nn.Module):
         streams[HIDDEN], lengths[HIDDEN] = output.hidden[self.config.layer], output.lengths
         return self.network(streams, lengths), output.logits, output.lengths
 
+    @torch.no_grad()
+    def hidden_statistics(self, examples: StreamExamples) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation (D,) of the hidden states over all frames, float64."""
+        assert self.speech is not None and examples.waves is not None
+        learning = self.training
+        self.eval()
+        count, total, square = 0, torch.zeros(()).double(), torch.zeros(()).double()
+        for wave in examples.waves:
+            frames = self.speech([wave]).hidden[self.config.layer][0].cpu().double()  # (T, D)
+            count, total, square = count + len(frames), total + frames.sum(dim=0), square + (frames**2).sum(dim=0)
+        self.train(learning)
+        mean = total / max(count, 1)
+        std = (square / max(count, 1) - mean**2).clamp_min(0).sqrt()
+        return mean, torch.where(std > 1e-5, std, torch.ones(()).double())
+
     def ctc(self, logits: Tensor, lengths: Tensor, transcripts: Sequence[Sequence[int]]) -> Tensor:
         """As `mean_ctc_loss`."""
         from pyser.encoders.ctc import mean_ctc_loss
@@ -144,8 +161,6 @@ class FusionSystem:
     def inputs(self, utts: Sequence[str], fold: str = "") -> list[str]:
         found = [table[utt] for table in self.rxfilenames.values() for utt in utts]
         if self.waves is not None and self.transcripts is not None:  # of a speech encoder that learns
-            from pyser.encoders.huggingface import files_of
-
             found += [*files_of(self.config.speech), *self.waves.inputs(utts),
                       *(f"{utt} {self.transcripts[utt]}" for utt in utts)]
         return found
@@ -178,7 +193,10 @@ class FusionSystem:
         for name in examples.streams:
             mean, std = examples.statistics(name)
             model.network.normalise(name, torch.from_numpy(mean), torch.from_numpy(std))
-        return model.to(choose_device("optional"))
+        model = model.to(choose_device("optional"))
+        if speech is not None:  # as of the file that a frozen one is dumped to
+            model.network.normalise(HIDDEN, *model.hidden_statistics(examples))
+        return model
 
     def batches(self, examples: StreamExamples, epoch: int) -> Iterator[np.ndarray]:
         rng = np.random.default_rng([self.config.seed, epoch])
@@ -193,19 +211,37 @@ class FusionSystem:
         if logits is not None:
             assert examples.transcripts is not None and lengths is not None
             ctc = model.ctc(logits, lengths, [examples.transcripts[utt] for utt in utts])
-            loss = self.config.asr_weight * ctc + (1 - self.config.asr_weight) * loss
+            from pyser.encoders.ctc import weighted
+
+            loss = weighted(self.config.asr_weight, ctc, loss)
             stats["ctc"] = float(ctc.detach()) * len(utts)
         return loss, stats
 
     def posteriors(self, model: FusionModel, examples: StreamExamples) -> Tensor:
+        return self._evaluate(model, examples)[0]
+
+    def _evaluate(self, model: FusionModel, examples: StreamExamples) -> tuple[Tensor, dict[int, str]]:
+        """Posteriors (U, K) float64, and what an encoder that learnt hears in each utterance, greedily."""
         order = np.argsort(examples.lengths, kind="stable")
         found = torch.zeros(len(order), len(model.labels), dtype=torch.float64)
+        heard: dict[int, str] = {}
         for group in np.array_split(order, -(-len(order) // EVALUATED_UTTERANCES)):
-            found[torch.from_numpy(group)] = model(examples, group.tolist())[0].cpu().double().exp()
-        return found
+            log_posteriors, logits, lengths = model(examples, group.tolist())
+            found[torch.from_numpy(group)] = log_posteriors.cpu().double().exp()
+            if logits is not None:
+                assert lengths is not None and model.speech is not None and model.speech.vocabulary is not None
+                from pyser.encoders.decode import greedy
+
+                search = greedy(model.speech.vocabulary)
+                for utt, rows, length in zip(group.tolist(), logits.float().cpu().numpy(), lengths.tolist(), strict=True):
+                    heard[utt] = search(rows[:length])
+        return found, heard
 
     def test(self, model: FusionModel, examples: StreamExamples, utts: Sequence[str], out_dir: Path) -> Tensor:
-        return self.posteriors(model, examples)
+        posteriors, heard = self._evaluate(model, examples)
+        if heard:
+            write_table(out_dir / "hyp.txt", {utt: heard[number] for number, utt in enumerate(utts)})
+        return posteriors
 
     def save(self, path: Path, model: FusionModel, metadata: dict[str, str]) -> None:
         model_io.save(path, model, self.config, {"kind": KIND, "labels": json.dumps(list(model.labels)), **metadata})
@@ -219,9 +255,10 @@ def train_fusion(
 
     streams : name -> scp file of its matrices, in the order of the fusion. With config.speech the stream "hidden" is computed
         from data_dir's wav.scp, in the place that its name (with any file) has among the streams, and the transcripts for CTC
-        are data_dir's text.
+        are data_dir's text; exp_dir/text has them, normalised, and foldN/hyp.txt what it heard on the test list.
     """
     data_dir = Path(data_dir)
+    config = replace(config, speech=absolute(config.speech))
     if config.speech and HIDDEN not in streams:
         raise PyserError(f"--speech computes the stream '{HIDDEN}': name it among the streams, {HIDDEN}=-")
     rxfilenames = {name: read_scp(path) for name, path in streams.items() if not (config.speech and name == HIDDEN)}
@@ -240,6 +277,8 @@ def train_fusion(
         if speech.vocabulary is None:
             raise PyserError(f"{config.speech}: has no CTC head to train with the fusion; make one: pyser encoder train-ctc")
         dims[HIDDEN] = speech.dim
+        vocabulary = speech.vocabulary
+        write_table(Path(exp_dir) / "text", {utt: vocabulary.normalise(said) for utt, said in transcripts.items()})
     config = replace(config, streams={name: dims[name] for name in streams})
     system = FusionSystem(config, rxfilenames, waves, transcripts, speech)
     return run_folds(system, data_dir, folds_dir, exp_dir, only, max_dropped)
