@@ -106,6 +106,36 @@ def test_going_on_is_the_same_as_not_stopping(tiny, tmp_path, monkeypatch):
     assert said == says and all(torch.equal(whole[name], broken[name]) for name in whole)
 
 
+def test_other_settings_are_not_gone_on_with(tiny, tmp_path):
+    """Nor other words or sentiments; more patience is."""
+    settings = replace(SMALL, num_epochs=1)
+    for name in ("train", "dev"):
+        shutil.copytree(tiny / name, tmp_path / name)
+    pretrain(tmp_path / "train", tmp_path / "dev", tmp_path / "exp", settings)
+    before = (tmp_path / "exp/final.safetensors").read_bytes()
+    for wrong, said in (({"sentiment_weight": 200.0}, "--sentiment-weight"), ({"spec_augment": 0.0}, "--spec-augment"),
+                        ({"max_duration": 3.0}, "--max-duration")):
+        with pytest.raises(PyserError, match=f"pretrained with other {said}; delete it"):
+            pretrain(tmp_path / "train", tmp_path / "dev", tmp_path / "exp", replace(settings, **wrong))
+    labels = read_table(tmp_path / "train/utt2sentiment")
+    write_table(tmp_path / "train/utt2sentiment", {utt: "negative 0.8 0.1 0.1" if said.startswith("positive") else said
+                                                   for utt, said in labels.items()})
+    with pytest.raises(PyserError, match="pretrained with other train utt2sentiment; delete it"):
+        pretrain(tmp_path / "train", tmp_path / "dev", tmp_path / "exp", settings)
+    write_table(tmp_path / "train/utt2sentiment", labels)
+    assert (tmp_path / "exp/final.safetensors").read_bytes() == before
+    pretrain(tmp_path / "train", tmp_path / "dev", tmp_path / "exp", replace(settings, patience=9))
+
+
+def test_filterbanks_are_normalised_by_themselves(tiny):
+    """Every column of every utterance, before frames are stacked."""
+    feats = Filterbanks.of(tiny / "dev", 1, 0, 0)
+    for utt in list(read_table(tiny / "dev/text"))[:4]:
+        frames = feats.load([utt])[0][0].numpy()
+        assert frames.shape[1] == 40 and np.abs(frames.mean(axis=0)).max() < 1e-4
+        assert np.abs(frames.std(axis=0) - 1).max() < 1e-3
+
+
 def test_it_stops_when_nothing_gets_better(tiny, tmp_path):
     """The learning rate is far too high for anything to be learnt after a while."""
     settings = replace(SMALL, num_epochs=40, patience=2, lr_initial=0.5, lr_final=0.5, objective="asr")

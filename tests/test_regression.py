@@ -181,6 +181,9 @@ def test_systems_are_compared(trained, tmp_path):
     assert "48 utterances in common" in text and "3 seeds or more" in text
     for difference in found.values():
         assert difference.low > 0 and difference.p < 0.01
+    assert "begin with one pretrained encoder" not in text
+    seeds = [good | {"seed": seed, "config": good["config"] | {"seed": seed, "encoder_id": "abc"}} for seed in (0, 1)]
+    assert "all seeds of B begin with one pretrained encoder" in comparison([bad, bad], seeds)[0]
     assert all(difference.value == 0 and difference.p == 1 for difference in comparison([good], [good])[1].values())
     with pytest.raises(PyserError, match="no test utterance in common"):
         comparison([good], [bad | {"ratings": {}}])

@@ -219,3 +219,12 @@ def test_moments_of_half_precision_are_not_rounded():
     x = (3 + 0.1 * torch.randn(4, 13, 6)).bfloat16()
     for found, exact in zip(moments(x, sequences().mask, (1, 2)), moments(x.double(), sequences().mask, (1, 2)), strict=True):
         assert torch.allclose(found.double(), exact, rtol=1e-5)
+
+
+def test_the_encoder_that_is_handed_on_gives_what_was_trained():
+    """Both directions apart, side by side."""
+    torch.manual_seed(0)
+    encoder = Predictor(EncoderConfig(5, 3, 4), CpcConfig(codes=2, steps=2, negatives=3)).encoder.eval()
+    x, lengths = torch.randn(2, 9, 5), torch.tensor([9, 6])
+    together, apart = encoder(x, lengths), torch.cat(encoder.lstm.apart(x, lengths), dim=2)
+    torch.testing.assert_close(together.x[together.mask], apart[together.mask])

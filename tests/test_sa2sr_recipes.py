@@ -3,7 +3,9 @@
 import json
 import re
 
+import numpy as np
 import pytest
+import soundfile
 import tiny_corpus
 from recipes import recipe
 
@@ -13,7 +15,7 @@ PRETRAIN = "--layers=1\n--units=16\n--num-epochs=2\n--lr-initial=1e-2\n--lr-fina
 REGRESSION = "--layers=1\n--units=16\n--nodes=8\n--heads=2\n--num-epochs=3\n--lr-initial=1e-2\n--batch-utterances=16\n"
 RATINGS = {"ang": "[1.5000, 4.5000, 4.0000]", "hap": "[4.5000, 4.0000, 3.5000]", "neu": "[3.0000, 2.5000, 3.0000]",
            "sad": "[2.0000, 1.5000, 2.0000]"}
-SYSTEMS = "none", "asr", "sa2sr_frozen"
+SYSTEMS = "none", "asr", "cpc", "sa2sr_frozen"
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,7 @@ def run(work):
     """Options of both recipes after they have run once, and what they said."""
     first = ["--train", work / "train", "--dev", work / "dev", "--data", work / "data", "--exp", work / "exp", "--sentiment",
              "vader", "--speeds", "0.9,1.0", "--pretrain-config", work / "pretrain.conf", "--nj", 2,
-             "--objectives", "asr sa2sr"]
+             "--objectives", "asr sa2sr cpc"]
     second = ["--corpus", work / "IEMOCAP", "--data", work / "ser_data", "--exp", work / "ser_exp", "--sentiment", "vader",
               "--pretrained", work / "exp", "--regression-config", work / "regression.conf", "--nj", 2,
               "--systems", " ".join(SYSTEMS)]
@@ -52,10 +54,9 @@ def test_what_they_leave(work, run):
         results = json.loads((work / f"ser_exp/avd_{system}/results.json").read_text())
         assert results["pooled"]["n"] == 80 and len(results["folds"]) == 5 and results["scale"] == "1-5"
         assert results["config"]["pretraining"] == system.split("_")[0]
-    for number, rows in ((2, ("avd_none", "avd_asr")), (4, ("avd_asr", "avd_sa2sr_frozen"))):
+    for number, rows in ((2, ("avd_none", "avd_asr")), (3, ("avd_asr", "avd_cpc")), (4, ("avd_asr", "avd_sa2sr_frozen"))):
         text = (work / f"ser_exp/table{number}.txt").read_text()
         assert all(row in text for row in rows) and "valence of B - A" in text
-    assert not (work / "ser_exp/table3.txt").exists()  # one of its systems is not enough
     assert "Spearman's rho" in (work / "ser_exp/table1.txt").read_text()
     assert (work / "ser_exp/table1.png").stat().st_size > 1000
     recording = min((work / "IEMOCAP").rglob("*.wav"))
@@ -70,6 +71,13 @@ def test_a_second_run_changes_nothing(work, run):
     log += recipe("iemocap/sa2sr/run.sh", *second, "--stage", 2, "--stop-stage", 2)
     assert log.count("already done") >= 9
     assert [path.read_bytes() for path in files] == before
+    dev = work / "data/dev/utt2sentiment"
+    labels = dev.read_text()
+    dev.write_text("".join(f"{line.split()[0]} negative 0.8 0.1 0.1\n" for line in labels.splitlines()[:3])
+                   + "".join(f"{line}\n" for line in labels.splitlines()[3:]))
+    log = recipe("librispeech/sa2sr/run.sh", *first, "--stage", 4, "--objectives", "sa2sr", ok=False)
+    assert "pretrained with other valid utt2sentiment; delete it" in log
+    dev.write_text(labels)
 
 
 def test_what_is_missing_is_one_line(work, tmp_path):
@@ -80,3 +88,23 @@ def test_what_is_missing_is_one_line(work, tmp_path):
     ):
         log = recipe(script, *options, "--data", tmp_path / "d", "--exp", tmp_path / "e", ok=False)
         assert said in log and "Traceback" not in log
+
+
+def test_ratings_of_categories_are_called_that(work, tmp_path):
+    """RAVDESS, a second an utterance: three actors of three folds."""
+    rng = np.random.default_rng(0)
+    for actor in (1, 5, 9):
+        folder = tmp_path / f"RAVDESS/Actor_{actor:02d}"
+        folder.mkdir(parents=True)
+        for emotion in range(1, 9):
+            for statement in (1, 2):
+                t = np.arange(16000) / 16000
+                wave = 0.3 * np.sin(2 * np.pi * 100 * (emotion + actor / 10) * t) + 0.01 * rng.normal(size=len(t))
+                soundfile.write(folder / f"03-01-{emotion:02d}-01-{statement:02d}-01-{actor:02d}.wav", wave, 16000)
+    options = ["--corpus", tmp_path / "RAVDESS", "--data", tmp_path / "data", "--exp", tmp_path / "exp", "--nj", 1,
+               "--regression-config", work / "regression.conf", "--systems", "none"]
+    log = recipe("ravdess/sa2sr/run.sh", *options)
+    assert "DERIVED FROM THEIR CATEGORIES" in log and "not annotated" in log
+    results = json.loads((tmp_path / "exp/avd_none/results.json").read_text())
+    assert results["scale"].startswith("category-derived") and results["labels"] == ["activation", "valence"]
+    assert len(results["folds"]) == 3 and results["pooled"]["n"] == 48

@@ -50,6 +50,14 @@ def test_lexicon(data):
     assert found["u1"].probabilities == pytest.approx(vader()(["i love this"])[0].probabilities)
 
 
+def test_tags_are_no_words(data):
+    """Neither a sentiment nor a neutral one."""
+    write_table(data / "text", {**TEXTS, "u5": "<UNK>", "u6": "[LAUGHTER] <unk>", "u7": "[LAUGHTER] I HATE THIS DOOR"})
+    assert "7 utterances, 2 dropped: 2 without words" in write_sentiment(data, "vader", max_dropped=0.5)
+    found = read_sentiment(data)
+    assert found.keys() == {*TEXTS, "u7"} and found["u7"] == found["u2"]
+
+
 def test_classifier_is_transformers_own(data, tmp_path):
     """Each alone as by transformers, whatever it is padded with; labels in the order negative, neutral, positive."""
     directory = make_classifier(tmp_path / "bert")
@@ -141,7 +149,7 @@ def test_places_on_the_circle(tmp_path):
     a, v, d = read_table(tmp_path / "utt2avd")["u1"].split()
     assert float(a) ** 2 + float(v) ** 2 == pytest.approx(1, abs=1e-3) and d == "-"
     about = json.loads((tmp_path / "folds/info.json").read_text())
-    assert about == {"corpus": "c", "avd": "category-derived (Russell 1980)"}
+    assert about == {"corpus": "c", "avd": "category-derived (Russell 1980; disgust: Russell & Mehrabian 1977)"}
     write_placements(tmp_path)  # again, the same
     (tmp_path / "folds/info.json").write_text(json.dumps({"avd": "1-5"}))
     with pytest.raises(PyserError, match="has ratings already"):

@@ -67,9 +67,9 @@ if wanted 5; then
     --exp "$mini/exp/iemocap_sa2sr" --pretrained "$mini/exp/sa2sr" --regression-config "$mini/conf/regression.conf" \
     --sentiment vader --nj "$nj" --cmd "$cmd"
 fi
+echo
+echo "== done in $((($(date +%s) - started) / 60)) min $((($(date +%s) - started) % 60)) s"
 if [ "$stage" -le 4 ] && [ "$stop_stage" -ge 3 ]; then
-  echo
-  echo "== done in $((($(date +%s) - started) / 60)) min $((($(date +%s) - started) % 60)) s"
   echo "word error rate on held-out talks: $(grep -h WER exp/tedlium2/tdnn/decode_test/wer.txt)"
   pyser score table exp/iemocap/ser_*/results.json
   echo "This speech is SYNTHETIC (espeak-ng): the numbers show that the road works, and nothing about real emotion."

@@ -13,7 +13,7 @@ pretrained=../../librispeech/sa2sr/exp  # where the recipe of pretraining left p
 fbank_config=conf/fbank.conf
 regression_config=conf/regression.conf
 systems="none asr cpc sa2sr asr_frozen sa2sr_frozen"  # none: no pretraining; _frozen: the encoder keeps its parameters
-speeds=                        # 0.9,1.0,1.1: training utterances at other speeds too
+speeds=${speeds-}              # 0.9,1.0,1.1: training utterances at other speeds too
 sentiment=                     # a text model, or vader: the words' sentiment by the voice's emotion, of a corpus with transcripts
 selection=valid                # valid: the epoch is chosen on training speakers; last: fixed number of epochs
 seeds=0                        # "0 1 2" for three
@@ -71,26 +71,29 @@ for system in $systems; do
   done
 done
 
+scored() { local seed; for seed in $seeds; do ls "$(result "$1" "$seed")/results.json" 2>/dev/null || true; done; }  # <system>
 table() {  # <number> <title> <system>...: of those that are there
-  local number=$1 title=$2 system seed ser count=0 results=(); shift 2
+  local number=$1 title=$2 system count=0 results=(); shift 2
   for system in "$@"; do
-    if [ -f "$(result "$system" "${seeds%% *}")/results.json" ]; then count=$((count + 1)); fi
-    for seed in $seeds; do
-      ser=$(result "$system" "$seed")
-      if [ -f "$ser/results.json" ]; then results+=("$ser/results.json"); fi
-    done
+    if [ -n "$(scored "$system")" ]; then count=$((count + 1)); results+=($(scored "$system")); fi
   done
   if [ "$count" -lt 2 ]; then return; fi
   { echo "Table $number: $title"; pyser score ratings-table "${results[@]}"; echo; pyser score ratings-compare "${results[@]}"; } \
     | tee "$exp/table$number.txt"
 }
+against() {  # <number> <system> <system>: also compared in that table
+  if [ -z "$(scored "$2")" ] || [ -z "$(scored "$3")" ]; then return; fi
+  { echo; pyser score ratings-compare $(scored "$2") $(scored "$3"); } | tee -a "$exp/table$1.txt"
+}
 if wanted 4; then
   announce 4 "tables"
   if [ -n "$sentiment" ]; then
-    once.sh "$data/.done/sentiment" pyser sentiment label --model "$sentiment" --use-gpu optional --max-dropped 50% "$source_data"
+    once.sh --also "$source_data/utt2sentiment" "$data/.done/sentiment" pyser sentiment label --model "$sentiment" --use-gpu optional --max-dropped 50% "$source_data"
     pyser score sentiment --out "$exp/table1.png" "$source_data" | tee "$exp/table1.txt"
   fi
   table 2 "without pretraining, and with ASR" none asr
   table 3 "pretraining by ASR, by CPC, and by ASR and sentiment" asr cpc sa2sr
+  against 3 cpc sa2sr
   table 4 "encoders frozen and fine-tuned" asr_frozen asr sa2sr_frozen sa2sr
+  against 4 sa2sr_frozen sa2sr
 fi

@@ -57,7 +57,9 @@ if wanted 4; then
   for objective in $objectives; do
     model=$exp/pretrain_$objective
     announce 4 "pretrain: $objective (log: $model/log/train.log)"
-    once.sh --also "$copies/feats.scp" --also "$data/$dev_set/feats.scp" "$model/.done" $cmd "$model/log/train.log" \
+    also=(--also "$copies/feats.scp" --also "$data/$dev_set/feats.scp")
+    if [ "$objective" = sa2sr ]; then also+=(--also "$copies/utt2sentiment" --also "$data/$dev_set/utt2sentiment"); fi
+    once.sh "${also[@]}" "$model/.done" $cmd "$model/log/train.log" \
       pyser sa2sr pretrain --conf "$pretrain_config" --objective "$objective" --seed "$seed" "$copies" "$data/$dev_set" "$model"
     tail -n 2 "$model/log/train.log" | grep -v '^#' || true
   done

@@ -20,7 +20,8 @@ DEGREES = {"happy": 7.8, "excited": 48.6, "surprised": 69.8, "angry": 99.0, "fea
            "bored": 242.0, "calm": 316.2}
 NAMES = {"ang": "angry", "hap": "happy", "exc": "excited", "neu": "neutral", "fear": "fearful", "surprise": "surprised",
          "boredom": "bored", "happiness": "happy", "anger": "angry", "sadness": "sad"}
-SOURCE = "category-derived (Russell 1980)"
+DERIVED = "category-derived"
+SOURCE = f"{DERIVED} (Russell 1980; disgust: Russell & Mehrabian 1977)"
 
 
 def placement(emotion: str) -> tuple[float, float] | None:
@@ -40,7 +41,7 @@ def write_placements(data_dir: str | Path) -> str:
     data_dir = Path(data_dir)
     emotions, target, info = read_table(data_dir / "utt2emo"), data_dir / "utt2avd", data_dir / "folds" / "info.json"
     about = read_json(info) if info.exists() else {}
-    if target.exists() and about.get("avd") != SOURCE:
+    if target.exists() and not str(about.get("avd", "")).startswith(DERIVED):
         raise PyserError(f"{target}: has ratings already; take it away if they are to be derived from the categories")
     table = {}
     for utt, emotion in emotions.items():

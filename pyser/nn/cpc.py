@@ -5,7 +5,8 @@
                         -> the encoder, each direction apart -> context (T, units) -> k-th affine -> codes k frames on
 
 The forward direction predicts what follows and the backward direction what came before: the encoder is bidirectional, and
-with both directions together nothing would be left to predict. Negatives are frames drawn from the whole batch.
+with both directions together nothing would be left to predict. The weights between the directions, which therefore learn
+nothing, are zero, and learn in fine-tuning. Negatives are frames drawn from the whole batch.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class Predictor(nn.Module):
     def __init__(self, config: EncoderConfig, cpc: CpcConfig):
         super().__init__()
         self.cpc, self.encoder = cpc, Encoder(config)
+        self.encoder.lstm.separate()
         self.codes = nn.Sequential(nn.Linear(config.feat_dim, config.units), nn.ReLU(), nn.Linear(config.units, cpc.codes))
         self.ahead = nn.ModuleList(nn.Linear(config.units, cpc.codes) for _ in range(cpc.steps))
         self.behind = nn.ModuleList(nn.Linear(config.units, cpc.codes) for _ in range(cpc.steps))

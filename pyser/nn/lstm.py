@@ -41,6 +41,16 @@ class BiLstm(nn.Module):
         return past, future
 
 
+    @torch.no_grad()
+    def separate(self) -> None:
+        """Put to zero what `apart` never uses: each direction's weights of the other's output. `forward` then gives what
+        `apart` does, side by side."""
+        for ahead, back in zip(self.ahead[1:], self.back[1:], strict=True):
+            units = int(ahead.hidden_size)
+            ahead.weight_ih_l0[:, units:] = 0
+            back.weight_ih_l0[:, :units] = 0
+
+
 def mask_of(lengths: Tensor, longest: int, device: torch.device) -> Tensor:
     """(N, longest): true within the length."""
     return torch.arange(longest, device=device) < lengths.to(device)[:, None]

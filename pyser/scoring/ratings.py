@@ -165,4 +165,9 @@ def comparison(a: Sequence[Results], b: Sequence[Results]) -> tuple[str, dict[st
     if min(len(a), len(b)) < 3:
         lines.append(f"{len(a)} and {len(b)} seeds: the test covers the choice of utterances, not of seeds; "
                      "claim a difference on 3 seeds or more")
+    for name, side in (("A", a), ("B", b)):
+        encoders = {result["config"].get("encoder_id", "") for result in side}
+        if len(side) > 1 and len(encoders) == 1 and encoders != {""}:
+            lines.append(f"all seeds of {name} begin with one pretrained encoder: what is claimed of its pretraining "
+                         "is claimed of this encoder")
     return "\n".join(lines), differences

@@ -27,7 +27,7 @@ from pyser.config import write_conf
 from pyser.device import choose_device
 from pyser.encoders.vocabulary import Vocabulary
 from pyser.errors import Dropped, PyserError
-from pyser.files import write_json, write_text
+from pyser.files import read_json, write_json, write_text
 from pyser.kaldi.datadir import read_table
 from pyser.nn import model_io
 from pyser.nn.cpc import CpcConfig, Predictor
@@ -35,6 +35,7 @@ from pyser.nn.sa2sr import Encoder, EncoderConfig, SpeechReader
 from pyser.scoring.metrics import area_under_curve, confusion, weighted_accuracy
 from pyser.scoring.wer import Errors, word_errors
 from pyser.ser.filterbanks import FRAME_SECONDS, Filterbanks, buckets, padding
+from pyser.ser.folds import digest
 from pyser.ser.sentiment import SENTIMENTS, read_sentiment
 from pyser.training import checkpoints
 from pyser.training.loop import Stats, TrainConfig, best_epoch, set_seed
@@ -209,7 +210,7 @@ class Reading:
         sizes = torch.tensor([len(one.labels) for one in batch.spoken], device=device)
         log_probs = logits.float().log_softmax(dim=2).transpose(0, 1)  # (T, N, V)
         ctc = F.ctc_loss(log_probs, targets, batch.lengths.to(device), sizes, CHARACTERS.blank, reduction="sum") / count
-        stats = {"weight": float(count), "ctc": float(ctc) * count}
+        stats = {"weight": float(count), "ctc": float(ctc.detach()) * count}
         if sentiments is None:
             return ctc, stats, logits, None
         classes = torch.tensor([one.sentiment for one in batch.spoken], device=device)
@@ -283,7 +284,7 @@ def pretrain(data_dir: str | Path, valid_dir: str | Path, exp_dir: str | Path, c
 
     Writes exp_dir/{pretrain.conf,history.json}, at the end final.safetensors and pretraining.json (the chosen epoch, its
     figures, the share of padding, hours of speech learnt from in an hour, validation included). Goes on where an interrupted
-    run stopped.
+    run stopped; PyserError if that had other settings or learnt from other speech (exp_dir/digests.json).
     """
     torch.set_num_threads(config.num_threads)
     exp_dir, sets = Path(exp_dir), []
@@ -296,6 +297,7 @@ def pretrain(data_dir: str | Path, valid_dir: str | Path, exp_dir: str | Path, c
     if config.objective == "sa2sr" and len({one.sentiment for one in valid.spoken.values()}) < 2:
         raise PyserError(f"{valid_dir}/utt2sentiment: all utterances are of one sentiment, which no AUC can be computed of; "
                          "take more of them")
+    _same_as_before(exp_dir, config, {"train": data, "valid": valid})
     groups, objective, device = data.groups(1), objective_of(config), choose_device("optional")
     encoder, padded = config.encoder(data.feats.dim), padding(groups, data.lengths)
     set_seed(config.seed)
@@ -321,6 +323,23 @@ def pretrain(data_dir: str | Path, valid_dir: str | Path, exp_dir: str | Path, c
     figures = " ".join(f"{name} {value:.4g}" for name, value in best.items() if name.startswith("valid_"))
     print(f"{exp_dir}: epoch {epoch} of {len(rows)}, {figures}; {hours_per_hour:.0f} hours of speech an hour", flush=True)
     return rows
+
+
+def _same_as_before(exp_dir: Path, config: PretrainConfig, sets: Mapping[str, SpokenData]) -> None:
+    """Write exp_dir/digests.json, of all that decides what is learnt, or check that the one that is there says the same."""
+    free = "patience", "num_threads", "max_dropped"  # (who is dropped shows in what is learnt from)
+    now = {f"--{name.replace('_', '-')}": str(value) for name, value in asdict(config).items() if name not in free}
+    for name, data in sets.items():
+        now[f"{name} utterances"] = digest(f"{utt} {data.lengths[utt]}" for utt in data.spoken)
+        now[f"{name} text"] = digest(one.text for one in data.spoken.values())
+        now[f"{name} utt2sentiment"] = digest(str(one.sentiment) for one in data.spoken.values())
+    path = exp_dir / "digests.json"
+    if checkpoints.latest(exp_dir) is not None:
+        then = read_json(path) if path.exists() else {}
+        changed = [name for name in now if then.get(name) != now[name]]
+        if changed:
+            raise PyserError(f"{exp_dir}: pretrained with other {', '.join(changed)}; delete it or use another directory")
+    write_json(path, now)
 
 
 def load_encoder(exp_dir: str | Path) -> tuple[Encoder, dict[str, str]]:

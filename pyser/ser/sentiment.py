@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pyser.encoders.vocabulary import TAG
 from pyser.errors import Dropped, PyserError
 from pyser.kaldi.datadir import read_table, write_table
 
@@ -31,17 +32,18 @@ Labeller = Callable[[Sequence[str]], list[Sentiment]]
 
 
 def write_sentiment(data_dir: str | Path, model: str, use_gpu: str = "no", max_dropped: float = 0.05) -> str:
-    """Write data_dir/utt2sentiment of the transcripts in data_dir/text; return the closing lines.
+    """Write data_dir/utt2sentiment of the transcripts in data_dir/text, without tags such as [LAUGHTER] and <UNK>; return the
+    closing lines.
 
     model : vader, or a sequence classifier of Hugging Face's with three sentiments, by its name on the hub or its directory
     """
     data_dir = Path(data_dir)
-    texts = read_table(data_dir / "text")
+    texts = {utt: " ".join(TAG.sub(" ", text).split()) for utt, text in read_table(data_dir / "text").items()}
     dropped = Dropped(f"sentiment of {data_dir}", max_dropped)
     for utt, text in texts.items():
-        if not text.strip():
+        if not text:
             dropped.add(utt, "without words")
-    utts = [utt for utt, text in texts.items() if text.strip()]
+    utts = [utt for utt, text in texts.items() if text]
     line = dropped.finish(len(texts))
     labeller = vader() if model == LEXICON else classifier(model, use_gpu)
     # Transcripts in capitals are shouts to both kinds of model.

@@ -10,5 +10,6 @@ corpus=db/MSP-Podcast
 corpus_name=msp-podcast
 label_set=all  # utterances without a majority category are rated too
 derived=false
+speeds=0.9,1.0,1.1
 prepare_options() { echo --label-set "$label_set"; }
 . sa2sr.sh
