@@ -85,6 +85,7 @@ def test_bad_options(run):
         ("kaldi_dir/ctc/run.sh", ["--train", work / "train"], "give --train DIR and --dev DIR"),
         ("kaldi_dir/ctc/run.sh", ["--train", work / "nowhere", "--dev", work / "dev"], "nowhere"),
         ("kaldi_dir/ctc/run.sh", [*first, "--exp", work / "other", "--like", "huge"], "huge"),
+        ("kaldi_dir/fusion/run.sh", ["--corpus", work / "dev", "--data", work / "none"], "has no emotions (utt2emo)"),
         ("iemocap/fusion/run.sh", [*second, "--grid", "table9"], "--grid table9: it is table3 or table4"),
         ("iemocap/fusion/run.sh", [*second, "--streams", "mfcc,video"], "--streams mfcc,video: they are"),
     ):

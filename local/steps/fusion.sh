@@ -53,6 +53,7 @@ esac
 if wanted 0; then
   announce 0 "prepare the corpus and its folds"
   once.sh --also "$corpus" "$data/.done/prepare" pyser corpus prepare "$corpus_name" $(prepare_options) --max-dropped "$max_dropped" "$corpus" "$data${prepare_into:-}"
+  [ -d "$corpus_data/folds" ] || { echo "$0: $corpus has no emotions (utt2emo) of two speakers or more; take another --corpus" >&2; exit 1; }
 fi
 
 if wanted 1; then

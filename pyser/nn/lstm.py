@@ -40,15 +40,15 @@ class BiLstm(nn.Module):
             past, future = ahead(past)[0], _turn(back(_turn(future, places))[0], places)
         return past, future
 
-
     @torch.no_grad()
     def separate(self) -> None:
         """Put to zero what `apart` never uses: each direction's weights of the other's output. `forward` then gives what
         `apart` does, side by side."""
-        for ahead, back in zip(self.ahead[1:], self.back[1:], strict=True):
-            units = int(ahead.hidden_size)
-            ahead.weight_ih_l0[:, units:] = 0
-            back.weight_ih_l0[:, :units] = 0
+        for ahead, back in list(zip(self.ahead, self.back, strict=True))[1:]:
+            from_past, from_future = (layer.get_parameter("weight_ih_l0") for layer in (ahead, back))  # (4 units, 2 units)
+            units = from_past.shape[1] // 2
+            from_past[:, units:] = 0
+            from_future[:, :units] = 0
 
 
 def mask_of(lengths: Tensor, longest: int, device: torch.device) -> Tensor:
