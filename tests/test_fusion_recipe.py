@@ -75,8 +75,10 @@ def test_a_prepared_directory_and_an_encoder_that_learns(run):
     results = json.loads((work / "kaldi_exp/fusion_mfcc+hidden-layer1_concat_joint_last/results.json").read_text())
     assert results["pooled"]["n"] == 80 and len(results["folds"]) == 5 and results["wer"]["words"] == 320
     assert results["node"] == "layer1" and results["config"]["speech"] == str((work / "exp/encoder").resolve())
-    options |= {"--streams": "mfcc", "--stage": 9}
+    options |= {"--streams": "mfcc", "--stage": 4, "--stop-stage": 4}
     recipe("kaldi_dir/fusion/run.sh", *(part for pair in options.items() for part in pair))
+    found = sorted(path.name for path in (work / "kaldi_exp").glob("fusion_*"))
+    assert found == ["fusion_mfcc+hidden-layer1_concat_joint_last", "fusion_mfcc_last"]
 
 
 def test_bad_options(run):

@@ -108,3 +108,4 @@ def test_ratings_of_categories_are_called_that(work, tmp_path):
     results = json.loads((tmp_path / "exp/avd_none/results.json").read_text())
     assert results["scale"].startswith("category-derived") and results["labels"] == ["activation", "valence"]
     assert len(results["folds"]) == 3 and results["pooled"]["n"] == 48
+    assert not list((tmp_path / "exp").glob("table*"))  # one system is not enough for any

@@ -18,6 +18,7 @@ import torch
 
 from pyser.config import read_conf
 from pyser.encoders.decode import BeamConfig, Search, load_search
+from pyser.encoders.huggingface import absolute
 from pyser.encoders.speech import SpeechEncoder, load_speech
 from pyser.encoders.text import TextEncoder, load_text
 from pyser.errors import PyserError
@@ -127,8 +128,7 @@ def package(
     configuration; returns it."""
     target = Path(exp_dir) / "frontend"
     read_conf(mfcc_conf, MfccConfig)
-    speech, text, *files = (str(Path(one).resolve()) if one and Path(one).exists() else str(one)
-                            for one in (speech, text, lm, words))
+    speech, text, *files = (absolute(str(one)) for one in (speech, text, lm, words))
     for path in files:
         if path and not Path(path).is_file():
             raise PyserError(f"{path}: no such file")
