@@ -20,7 +20,8 @@ from pyser.errors import PyserError
 from pyser.kaldi.datadir import read_table, write_table
 from pyser.scoring.results import read_results, score_experiment
 from pyser.scoring.tables import results_table
-from pyser.ser.cmgi import CmgiSystem, CmgiTraining, build, read_cmgi, train_cmgi
+from pyser.ser.cmgi import CmgiSystem, train_cmgi
+from pyser.ser.cmgi_model import CmgiTraining, build, read_cmgi
 from pyser.ser.cmgi_rows import ROWS, TABLES, rows_of, settings
 from pyser.training import checkpoints
 

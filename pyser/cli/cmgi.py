@@ -51,7 +51,8 @@ def train(
     """One model per fold of FOLDS_DIR, of the utterances of DATA_DIR, into EXP_DIR/fold*."""
     from pyser.config import read_options
     from pyser.errors import PyserError
-    from pyser.ser.cmgi import CmgiTraining, train_cmgi
+    from pyser.ser.cmgi import train_cmgi
+    from pyser.ser.cmgi_model import CmgiTraining
     from pyser.ser.cmgi_rows import settings
 
     given = dict(lm=lm, words=words, gradient_checkpointing=gradient_checkpointing, precision=precision, selection=selection,

@@ -11,7 +11,7 @@ import torch
 
 from pyser.errors import PyserError
 from pyser.kaldi.wav import INT16
-from pyser.ser.cmgi import CmgiModel, read_cmgi
+from pyser.ser.cmgi_model import CmgiModel, read_cmgi
 from pyser.ser.predict import Prediction, UtterancePredictor, seen_speakers, trained_folds
 from pyser.ser.recording import Recording, naming
 

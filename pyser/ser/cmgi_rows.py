@@ -1,4 +1,4 @@
-"""The systems in Tables 1 and 2 of Gao et al. (Interspeech 2024), each a configuration of pyser.ser.cmgi."""
+"""The systems in Tables 1 and 2 of Gao et al. (Interspeech 2024), each a configuration of pyser.ser.cmgi_model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pyser.errors import PyserError
-from pyser.ser.cmgi import LSTM
+from pyser.ser.cmgi_model import LSTM
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from transformers import BertConfig, BertModel, HubertConfig, HubertForCTC
 from pyser.encoders.speech import SpeechEncoder
 from pyser.encoders.vocabulary import ENGLISH
 from pyser.encoders.waves import RATE
-from pyser.ser.cmgi import CmgiExamples, CmgiSystem, CmgiTraining
+from pyser.ser.cmgi import CmgiExamples, CmgiSystem
+from pyser.ser.cmgi_model import CmgiTraining
 from pyser.ser.folds import Fold
 
 WORDS = "WHAT DO YOU MEAN YOU HAVE NO IDEA WHERE THE OTHER ONE IS I TOLD YOU ALL OF THIS BEFORE WE LEFT THE HOUSE"
