@@ -2,6 +2,7 @@
 
 import doctest
 import json
+import re
 import shutil
 
 import numpy as np
@@ -274,6 +275,15 @@ def test_tables(corpus):
     assert "mean ± std" in fold_table(seeds[0]) and "pooled" in fold_table(seeds[0])
     with pytest.raises(PyserError, match="seed 0 of ser_a is given twice"):
         results_table([*seeds, seeds[0]])
+
+
+def test_paths_in_tables_are_short(corpus):
+    a = read_results(corpus / "ser_a")
+    made_of = ({"text": "/models/bert", "init": "/a/exp/one"}, {"text": "/models/roberta", "init": "/b/exp/one"}, {})
+    results = [{**a, "name": f"{i}", "config": {**a["config"], **paths}} for i, paths in enumerate(made_of)]
+    table = results_table(results)
+    assert re.search(r"^0 .* bert +a/exp/one ", table, re.M) and re.search(r"^1 .* roberta +b/exp/one ", table, re.M)
+    assert "/models" not in table and "/a/" not in table
 
 
 def test_what_was_not_stated_is_not_printed(corpus):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -28,16 +29,17 @@ def results_table(results: Sequence[Results], style: str = "text") -> str:
     said = [statements(result) for result in results]
     known = dict.fromkeys((*FRONTEND, *(name for result in results for name in result["config"])))
     settings = [name for name in known if name != "selection" and len({about.get(name) for about in said}) > 1]
+    short = {name: _tails({about.get(name, "") for about in said}) for name in settings}
     rows = []
     for result in results:
         spread = [_plus_minus(result["mean"][name], result["std"][name]) for name in METRICS]
         pooled = [_percent(result["pooled"][name]) for name in METRICS[:2]]
-        rows.append([result["name"], *_about(result, settings), *spread, *pooled, *_wer([result])])
+        rows.append([result["name"], *_about(result, short), *spread, *pooled, *_wer([result])])
     for group in systems:
         if len(group) > 1:
             spread = [_over(group, "mean", name) for name in METRICS]
             pooled = [_over(group, "pooled", name) for name in METRICS[:2]]
-            rows.append([f"{group[0]['system']}, {len(group)} seeds", *_about(group[0], settings), *spread, *pooled,
+            rows.append([f"{group[0]['system']}, {len(group)} seeds", *_about(group[0], short), *spread, *pooled,
                          *_wer(group)])
     header = ["system", "data", "selection", "i-vectors", *settings, "folds", "n", "UA", "WA", "macro F1", "pooled UA",
               "pooled WA", "WER"]
@@ -175,10 +177,23 @@ def _latex(cell: str) -> str:
     return rf"${number[1]} \pm {number[2]}$" if number else "".join(LATEX.get(character, character) for character in cell)
 
 
-def _about(result: Results, settings: Sequence[str]) -> list[str]:
+def _about(result: Results, short: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """short: setting -> how the values are written that are too long for a table."""
     said = statements(result)
     data = " ".join(said[name] for name in ("corpus", "label_set", "subset") if name in said)
-    return [data, *(said.get(name, "") for name in ("selection", "ivector_mode", *settings, "folds", "n"))]
+    cells = {name: said.get(name, "") for name in ("selection", "ivector_mode", *short, "folds", "n")}
+    return [data, *(short.get(name, {}).get(value, value) for name, value in cells.items())]
+
+
+def _tails(values: Collection[str]) -> dict[str, str]:
+    """Absolute paths -> as many of their last parts as tell them from each other."""
+    paths = {value: Path(value).parts for value in values if value.startswith("/")}
+    tails = paths
+    for count in range(1, max(map(len, paths.values()), default=0)):
+        tails = {value: parts[-count:] for value, parts in paths.items()}
+        if len(set(tails.values())) == len(tails):
+            break
+    return {value: str(Path(*parts)) for value, parts in tails.items()}
 
 
 def _wer(group: Sequence[Results]) -> list[str]:
