@@ -111,6 +111,9 @@ def test_results_have_wer(first, second):
     (second / "fold2/hyp.txt").write_text("stranger THE CAT\n")
     with pytest.raises(PyserError, match="differ from test.list"):
         score_experiment(second)
+    (second / "fold2/hyp.txt").unlink()
+    with pytest.raises(PyserError, match="fold2/hyp.txt: missing, other folds have one"):
+        score_experiment(second)
     (second / "hyp").rename(second / "fold2/hyp.txt")
 
 
@@ -145,14 +148,23 @@ def test_the_second_stage_begins_with_the_first(tiny, first, tmp_path):
         system.model(["ang", "neu", "sad"], None, replace(fold, train=fold.train[1:], valid=(*fold.valid, fold.train[0])))
     with pytest.raises(PyserError, match="fold7/final.safetensors: missing; train the first stage"):
         system.model(["ang", "neu", "sad"], None, replace(fold, name="7"))
+    with pytest.raises(PyserError, match="trained with seed 0, this stage has seed 1"):
+        CmgiSystem(replace(config, seed=1), None, {}).model(["ang", "neu", "sad"], None, fold)
+    run(tiny, tmp_path / "deaf", config_of(tiny, "1", num_epochs=1), ["2"])
+    with pytest.raises(PyserError, match="has not learnt to hear words"):
+        CmgiSystem(replace(config, init=str(tmp_path / "deaf")), None, {}).model(["ang", "neu", "sad"], None, fold)
     with pytest.raises(PyserError, match="give both stages the same --speech"):
         CmgiSystem(replace(config, speech=str(tiny / "wav2vec2")), None, {}).model(["ang", "neu", "sad"], None, fold)
 
 
-@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if row.transcript == "asr"])
-def test_evaluation_sees_no_text(tiny, first, name, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if row.transcript != "text"])
+def test_evaluation_sees_no_text(tiny, first, name, tmp_path):
     """The same predictions, to the last digit, where no validation or test utterance has a transcript."""
     config = config_of(tiny, name, init=str(first) if ROWS[name].first else "", num_epochs=1)
+    if ROWS[name].transcript == "hyp":
+        heard = {utt: words.replace("CAT", "HAT") for utt, words in read_table(tiny / "data/text").items()}
+        write_table(tmp_path / "hyp.txt", heard)
+        config = replace(config, transcript=str(tmp_path / "hyp.txt"))
     run(tiny, tmp_path / "with", config, ["1"])
     blind = tmp_path / "data"
     blind.mkdir()

@@ -136,6 +136,8 @@ def test_greedy_where_something_is_missing(arpa, monkeypatch):
     monkeypatch.setattr(module, "beam_search", missing)
     search, line = load_search(SMALL, arpa, None, BeamConfig())
     assert search(values) == SMALL.decode(values.argmax(axis=1)) and "No module named 'flashlight'" in line
+    with pytest.raises(PyserError, match="G.arpa: searching with a language model needs flashlight-text"):
+        load_search(SMALL, arpa, None, BeamConfig(), spare=False)  # (of models that decide by what they hear)
 
 
 def test_decode_a_dump(tmp_path):

@@ -30,7 +30,8 @@ def rows(exp: str) -> None:
 @click.option("--hubert", default="facebook/hubert-large-ll60k", show_default=True, help="speech encoder, name or directory")
 @click.option("--w2v2", default="facebook/wav2vec2-base-960h", show_default=True, help="speech encoder of row 6")
 @click.option("--bert", default="bert-base-uncased", show_default=True, help="text encoder, name or directory")
-@click.option("--hyp", default="", help="words of another recogniser, 'utterance words' per line, for row 5")
+@click.option("--hyp", default="", help="words of another recogniser, 'utterance words' per line, for row 5; "
+              "what it was trained on must lack the test speakers and their words")
 @click.option("--init", default="", help="experiment of the first stage, of rows that have one")
 @click.option("--lm", help="ARPA file of the CTC beam search; none: greedy")
 @click.option("--words", help="what the search can find, with --lm")

@@ -109,14 +109,18 @@ def beam_search(
 
 
 def load_search(
-    vocabulary: Vocabulary, arpa: str | Path | None, words: str | Path | None, config: BeamConfig
+    vocabulary: Vocabulary, arpa: str | Path | None, words: str | Path | None, config: BeamConfig, spare: bool = True
 ) -> tuple[Search, str]:
-    """beam_search with the words of a file, and a line about it. Greedy where there is no language model or no flashlight."""
+    """beam_search with the words of a file, and a line about it. Greedy where there is no language model, and, if `spare`,
+    where there is no flashlight."""
     if arpa is None:
         return greedy(vocabulary), "greedy, without language model"
     try:
         search, line = beam_search(vocabulary, arpa, read_words(words) if words else None, config)
     except ImportError as error:
+        if not spare:
+            raise PyserError(f"{arpa}: searching with a language model needs flashlight-text, which cannot be loaded ({error}); "
+                             "run local/install.sh") from None
         return greedy(vocabulary), f"greedy, flashlight-text cannot be loaded ({error}): run local/install.sh"
     return search, f"{line}, LM scale {config.lm_scale:g}, insertion penalty {config.insertion_penalty:g}"
 

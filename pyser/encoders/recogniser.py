@@ -53,7 +53,7 @@ class CtcRecogniser(nn.Module):
             encoder.new_head(ENGLISH)
         assert encoder.vocabulary is not None
         self.encoder, self.vocabulary = encoder, encoder.vocabulary
-        self.search, _ = load_search(encoder.vocabulary, lm or None, words or None, BeamConfig())
+        self.search, _ = load_search(encoder.vocabulary, lm or None, words or None, BeamConfig(), spare=False)
 
     @property
     def dim(self) -> int:

@@ -59,6 +59,9 @@ def score_experiment(exp_dir: str | Path) -> Results:
             **one.about(speakers, settings["folds"]), **figures(counts), "confusion": counts.tolist(),
             "valid_ua": one.valid("ua"),
         })
+    deaf = [one for one in tested if one.fold.name not in words]
+    if words and deaf and all(any(said.get(utt) for utt in one.fold.test) for one in deaf):
+        raise PyserError(f"{deaf[0].directory}/hyp.txt: missing, other folds have one; train this fold again")
     pooled = np.sum([fold["confusion"] for fold in folds], axis=0)
     packaged = _packaged(exp_dir / "frontend")
     config, about = settings["config"], settings.get("about", {})

@@ -218,6 +218,11 @@ def begin_with(model: CmgiModel, path: Path, fold: Fold) -> None:
     if first.speech is None or model.speech is None or first.config.speech != model.config.speech:
         raise PyserError(f"{path}: has the speech encoder '{first.config.speech}', not '{model.config.speech}'; give both "
                          "stages the same --speech")
+    if model.config.asr_weight and not first.config.asr_weight:
+        raise PyserError(f"{path}: has not learnt to hear words (--asr-weight=0), which this stage begins with; give row 2")
+    if first.config.seed != model.config.seed:
+        raise PyserError(f"{path}: trained with seed {first.config.seed}, this stage has seed {model.config.seed}; give the "
+                         "first stage of the same seed, or the seeds' spread would miss its part")
     model.speech.load_state_dict(first.speech.state_dict())
 
 

@@ -34,7 +34,8 @@ class CmgiTraining:
     random. transcript: what the text encoder reads in evaluation: asr (what the speech encoder hears), text (the true words)
     or a table `utterance words` of another recogniser, which it then reads in training too. init: the experiment whose
     speech encoders this one begins with, fold by fold. freeze: of the speech encoder, features (its convolutions) or none.
-    asr_weight: the paper's alpha, of CTC. lm, words: files of the CTC beam search, "" for greedy.
+    asr_weight: the paper's alpha, of CTC. It leaves open whether an utterance's loss is a sum over its labels, some ten times
+    as large, or their mean: the mean here. lm, words: files of the CTC beam search, "" for greedy.
     lr_initial, lr_final: of the encoders' layers; the paper prints 10e-5, which is 1e-4 as it stands and 1e-5 as it is
     usually meant: 1e-5 here, and 1e-4 (head_factor) for the layers that begin at random: CmGI's, the output, and CTC's of
     an encoder that came without.

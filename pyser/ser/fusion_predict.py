@@ -109,7 +109,8 @@ def load(exp_dir: str | Path) -> FusionPredictor:
     speech = load_speech(frontend.speech)
     if speech.vocabulary is None:
         raise PyserError(f"{frontend.speech}: has no CTC head, so no words are heard; give the encoder of the training")
-    search, _ = load_search(speech.vocabulary, frontend.lm or None, frontend.words or None, BeamConfig())
+    search, _ = load_search(speech.vocabulary, frontend.lm or None, frontend.words or None, BeamConfig(),
+                            spare=False)
     text = load_text(frontend.text) if "text" in streams else None
     config = read_conf(directory / "mfcc.conf", MfccConfig, dither=0.0)
     dims = {"mfcc": config.num_ceps, HIDDEN: speech.dim, "text": 0 if text is None else text.dim}
