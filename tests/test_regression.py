@@ -144,6 +144,7 @@ def test_pretrained_encoder(corpus, tmp_path, freeze):
     state = model_io.read(tmp_path / "asr/final.safetensors")[0]
     same = [torch.equal(value, state[f"encoder.{name}"]) for name, value in model.encoder.state_dict().items()]
     assert all(same) if freeze else not any(same)
+    assert model.train().training and model.encoder.training is not freeze
     result = score_ratings(tmp_path / "exp")
     assert result["config"]["pretraining"] == "asr" and result["folds_missing"] == ["2"]
     table = ratings_table([result])
@@ -182,7 +183,7 @@ def test_systems_are_compared(trained, tmp_path):
     for difference in found.values():
         assert difference.low > 0 and difference.p < 0.01
     assert "begin with one pretrained encoder" not in text
-    seeds = [good | {"seed": seed, "config": good["config"] | {"seed": seed, "encoder_id": "abc"}} for seed in (0, 1)]
+    seeds = [good | {"seed": seed, "encoder": {"encoder": "asr", "encoder_id": "abc"}} for seed in (0, 1)]
     assert "all seeds of B begin with one pretrained encoder" in comparison([bad, bad], seeds)[0]
     assert all(difference.value == 0 and difference.p == 1 for difference in comparison([good], [good])[1].values())
     with pytest.raises(PyserError, match="no test utterance in common"):

@@ -176,21 +176,21 @@ def test_contrastive_loss_is_the_loop():
     x = inputs()
     past, future = predictor.encoder.lstm.apart(x, LENGTHS)
     codes = predictor.codes(x)
-    every = torch.cat([codes[n, :length] for n, length in enumerate(LENGTHS.tolist())])
     generator = torch.Generator().manual_seed(1)
     losses, leads = [], []
     for step in (1, 2, 3):
-        negatives = every[torch.randint(len(every), (5,), generator=generator)]
+        drawn = (torch.rand(len(x), 5, generator=generator) * LENGTHS[:, None]).long().tolist()
         for n, length in enumerate(LENGTHS.tolist()):
+            assert all(place < length for place in drawn[n])
             for t in range(length - step):
-                for context, true, affine in ((past[n, t], codes[n, t + step], predictor.ahead[step - 1]),
-                                              (future[n, t + step], codes[n, t], predictor.behind[step - 1])):
-                    scores = torch.cat([true[None], negatives]).double() @ affine(context).double()
+                for context, place, affine in ((past[n, t], t + step, predictor.ahead[step - 1]),
+                                               (future[n, t + step], t, predictor.behind[step - 1])):
+                    against = [codes[n, other] for other in drawn[n] if other != place]
+                    scores = torch.stack([codes[n, place], *against]).double() @ affine(context).double()
                     losses.append(float(scores.logsumexp(0) - scores[0]))
-                    leads.append(float(scores[0] - scores[1:].max()))
+                    leads.append(float(scores[0] - scores[1:].max()) if against else 1.0)
     assert count == len(losses) and float(loss) == pytest.approx(np.mean(losses), abs=1e-5)
-    sure, maybe = np.mean(np.array(leads) > 1e-5), np.mean(np.array(leads) > -1e-5)  # (a frame may be drawn against itself)
-    assert sure - 1e-6 <= float(accuracy) <= maybe + 1e-6
+    assert float(accuracy) == pytest.approx(np.mean(np.array(leads) > 0), abs=1e-5)
     assert predictor(inputs()[1:2, :1], LENGTHS[1:2])[2] == 0  # one frame: nothing to predict
 
 

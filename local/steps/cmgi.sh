@@ -20,7 +20,7 @@ lm=                               # word LM (ARPA) for the CTC beam search; none
 selection=valid                   # valid: the epoch is chosen on training speakers; last: fixed number of epochs
 seeds=0                           # "0 1 2" for three
 precision=float32                 # bfloat16 or float16 on a GPU
-gradient_checkpointing=false      # true: less memory, a third slower
+gradient_checkpointing=false      # true: less memory, slower
 max_dropped=5%
 # End configuration section
 help_message="usage: $0 [--stage 0] [--stop-stage 3] [--corpus DIR] [--exp table1|table2|ROW] [--hubert MODEL] [--w2v2 MODEL] [--bert MODEL] [--hyp FILE] [--data data] [--exp-dir exp]

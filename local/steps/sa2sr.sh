@@ -83,7 +83,7 @@ table() {  # <number> <title> <system>...: of those that are there
 }
 against() {  # <number> <system> <system>: also compared in that table
   if [ -z "$(scored "$2")" ] || [ -z "$(scored "$3")" ]; then return; fi
-  { echo; pyser score ratings-compare $(scored "$2") $(scored "$3"); } | tee -a "$exp/table$1.txt"
+  { echo; echo "Also (p not corrected for the number of comparisons):"; pyser score ratings-compare $(scored "$2") $(scored "$3"); } | tee -a "$exp/table$1.txt"
 }
 if wanted 4; then
   announce 4 "tables"
@@ -94,6 +94,7 @@ if wanted 4; then
   table 2 "without pretraining, and with ASR" none asr
   table 3 "pretraining by ASR, by CPC, and by ASR and sentiment" asr cpc sa2sr
   against 3 cpc sa2sr
+  against 3 none sa2sr
   table 4 "encoders frozen and fine-tuned" asr_frozen asr sa2sr_frozen sa2sr
   against 4 sa2sr_frozen sa2sr
 fi

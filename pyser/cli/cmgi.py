@@ -35,7 +35,7 @@ def rows(exp: str) -> None:
 @click.option("--init", default="", help="experiment of the first stage, of rows that have one")
 @click.option("--lm", help="ARPA file of the CTC beam search; none: greedy")
 @click.option("--words", help="what the search can find, with --lm")
-@click.option("--gradient-checkpointing", type=Value(bool), help="true: less memory, a third slower")
+@click.option("--gradient-checkpointing", type=Value(bool), help="true: less memory, slower")
 @click.option("--precision", type=click.Choice(["float32", "bfloat16", "float16"]))
 @click.option("--selection", type=click.Choice(["valid", "last"]), help="best epoch on valid.list, or the last")
 @click.option("--seed", type=int)

@@ -33,7 +33,7 @@ class CtcConfig:
     max_duration: seconds of speech in a batch, padding included, for each process. max_utt_duration: longer utterances are
     dropped. freeze: features (the convolutions keep their parameters), encoder (all but the CTC head) or none.
     avg: how many of the last epochs are averaged into the final model; so many checkpoints are kept.
-    gradient_checkpointing: less memory, a third slower. See TrainConfig for the others; num_threads: torch's.
+    gradient_checkpointing: less memory, slower. See TrainConfig for the others; num_threads: torch's.
     """
 
     num_epochs: int = 40

@@ -119,8 +119,8 @@ def load_search(
         search, line = beam_search(vocabulary, arpa, read_words(words) if words else None, config)
     except ImportError as error:
         if not spare:
-            raise PyserError(f"{arpa}: searching with a language model needs flashlight-text, which cannot be loaded ({error}); "
-                             "run local/install.sh") from None
+            raise PyserError(f"{arpa}: searching with a language model needs flashlight-text, which cannot be loaded "
+                             f"({error}); run local/install.sh") from None
         return greedy(vocabulary), f"greedy, flashlight-text cannot be loaded ({error}): run local/install.sh"
     return search, f"{line}, LM scale {config.lm_scale:g}, insertion penalty {config.insertion_penalty:g}"
 

@@ -151,7 +151,7 @@ class SpeechEncoder(nn.Module):
             self.model.freeze_base_model()
 
     def checkpoint_gradients(self) -> None:
-        """Compute the layers' activations again for the gradient: less memory, a third slower."""
+        """Compute the layers' activations again for the gradient: less memory, slower."""
         self.model.gradient_checkpointing_enable({"use_reentrant": False})
 
     def new_head(self, vocabulary: Vocabulary) -> None:

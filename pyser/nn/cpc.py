@@ -6,7 +6,8 @@
 
 The forward direction predicts what follows and the backward direction what came before: the encoder is bidirectional, and
 with both directions together nothing would be left to predict. The weights between the directions, which therefore learn
-nothing, are zero, and learn in fine-tuning. Negatives are frames drawn from the whole batch.
+nothing, are zero, and learn in fine-tuning. Negatives are other frames of the same utterance: those of other utterances
+could be told by their speakers and rooms alone.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from pyser.nn.sa2sr import Encoder, EncoderConfig
 
 @dataclass(frozen=True)
 class CpcConfig:
-    """steps: frames ahead that are predicted, 1 to so many; negatives: for each prediction, the same for all of a step."""
+    """steps: frames ahead that are predicted, 1 to so many; negatives: frames drawn for all predictions of a step in an
+    utterance; the right one is none."""
 
     codes: int = 64
     steps: int = 12
@@ -50,17 +52,21 @@ class Predictor(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor, int]:
         codes, mask = self.codes(x), mask_of(lengths, x.shape[1], x.device)
         past, future = self.encoder.lstm.apart(x, lengths)
-        frames = codes[mask]  # (all frames, codes)
         losses, right, count = x.new_zeros(()), x.new_zeros(()), 0
         for step in range(1, self.cpc.steps + 1):
             both = mask[:, step:]  # of frames t and t + step: where the later one is inside
             if not both.any():
                 break
-            drawn = torch.randint(len(frames), (self.cpc.negatives,), generator=generator).to(x.device)
-            for context, target, affine in ((past[:, :-step], codes[:, step:], self.ahead[step - 1]),
-                                            (future[:, step:], codes[:, :-step], self.behind[step - 1])):
-                told, true = affine(context[both]), target[both]  # (M, codes)
-                scores = torch.cat([(told * true).sum(dim=1, keepdim=True), told @ frames[drawn].T], dim=1).float()
+            drawn = (torch.rand(len(x), self.cpc.negatives, generator=generator) * lengths.cpu()[:, None]).long().to(x.device)
+            others = codes.gather(1, drawn[:, :, None].expand(-1, -1, codes.shape[2]))  # (N, negatives, codes)
+            for context, first, affine in ((past[:, :-step], step, self.ahead[step - 1]),
+                                           (future[:, step:], 0, self.behind[step - 1])):
+                told = affine(context)  # (N, T - step, codes)
+                places = torch.arange(first, first + both.shape[1], device=x.device)
+                true = (told * codes[:, places]).sum(dim=2, keepdim=True).float()
+                false = (told @ others.transpose(1, 2)).float()  # (N, T - step, negatives)
+                false = false.masked_fill(drawn[:, None] == places[:, None], -torch.inf)
+                scores = torch.cat([true, false], dim=2)[both]
                 losses = losses + F.cross_entropy(scores, scores.new_zeros(len(scores), dtype=torch.long), reduction="sum")
                 right = right + (scores[:, 0] > scores[:, 1:].amax(dim=1)).sum()
                 count += len(scores)

@@ -155,7 +155,7 @@ def comparison(a: Sequence[Results], b: Sequence[Results]) -> tuple[str, dict[st
     gold = np.array([every[0]["ratings"][utt][1] for utt in utts])  # (N, D)
     found_a, found_b = (np.array([[result["ratings"][utt][2] for utt in utts] for result in side]) for side in (a, b))
     lines = [f"A = {a[0]['system']} ({len(a)} seeds)", f"B = {b[0]['system']} ({len(b)} seeds)",
-             f"{len(utts)} utterances in common"]
+             f"{len(utts)} utterances in common, taken as independent, though speakers have several"]
     differences = {}
     for d, label in enumerate(labels):
         difference = ccc_bootstrap(gold[:, d], found_a[..., d], found_b[..., d])
@@ -166,7 +166,7 @@ def comparison(a: Sequence[Results], b: Sequence[Results]) -> tuple[str, dict[st
         lines.append(f"{len(a)} and {len(b)} seeds: the test covers the choice of utterances, not of seeds; "
                      "claim a difference on 3 seeds or more")
     for name, side in (("A", a), ("B", b)):
-        encoders = {result["config"].get("encoder_id", "") for result in side}
+        encoders = {result["encoder"]["encoder_id"] for result in side}
         if len(side) > 1 and len(encoders) == 1 and encoders != {""}:
             lines.append(f"all seeds of {name} begin with one pretrained encoder: what is claimed of its pretraining "
                          "is claimed of this encoder")

@@ -40,7 +40,7 @@ class CmgiTraining:
     usually meant: 1e-5 here, and 1e-4 (head_factor) for the layers that begin at random: CmGI's, the output, and CTC's of
     an encoder that came without.
     batch_utterances, accumulate: utterances in memory at once, and how many such batches make one step.
-    gradient_checkpointing: of both encoders, less memory and a third slower. See CmgiConfig and TrainConfig for the others.
+    gradient_checkpointing: of both encoders, less memory, slower. See CmgiConfig and TrainConfig for the others.
     """
 
     speech: str = ""

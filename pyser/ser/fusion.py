@@ -47,7 +47,7 @@ class FusionTraining:
 
     asr_weight: the paper's lambda, of CTC, where the speech encoder learns. speech: its name or directory, "" where all
     streams are files; layer: of its hidden states, 0 the input of the first; freeze: features (its convolutions) or none;
-    gradient_checkpointing: of its layers, less memory and a third slower. See TrainConfig for precision.
+    gradient_checkpointing: of its layers, less memory, slower. See TrainConfig for precision.
     """
 
     fusion: str = "hierarchical"

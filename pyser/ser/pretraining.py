@@ -53,7 +53,8 @@ class PretrainConfig:
 
     max_duration: seconds of speech in a batch, padding included. max_utt_duration: longer utterances are dropped.
     patience: training stops after so many epochs in which CER - AUC (CER, and cpc's loss, where there is no sentiment) has
-    not fallen; the best epoch is kept. spec_augment: the probability of each of its masks. stack: frames that become one.
+    not fallen; the best epoch is kept. spec_augment: the probability of each of its masks, none for cpc. stack: frames that
+    become one.
     """
 
     objective: str = "sa2sr"
@@ -82,8 +83,9 @@ class PretrainConfig:
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:
             raise PyserError(f"--objective={self.objective}; known: {' '.join(OBJECTIVES)}")
-        if self.sentiment_weight <= 0 or self.stack < 1 or not 0 <= self.spec_augment <= 1:
-            raise PyserError("--sentiment-weight must be above 0, --stack at least 1, --spec-augment from 0 to 1")
+        if self.sentiment_weight <= 0 or self.stack < 1 or not 0 <= self.spec_augment <= 1 or self.max_duration <= 0:
+            raise PyserError("--sentiment-weight and --max-duration must be above 0, --stack at least 1, --spec-augment from "
+                             "0 to 1")
 
     def encoder(self, feat_dim: int) -> EncoderConfig:
         return EncoderConfig(feat_dim, self.layers, self.units, self.dropout)
@@ -289,7 +291,9 @@ def pretrain(data_dir: str | Path, valid_dir: str | Path, exp_dir: str | Path, c
     torch.set_num_threads(config.num_threads)
     exp_dir, sets = Path(exp_dir), []
     for directory, training in ((data_dir, True), (valid_dir, False)):
-        feats = Filterbanks.of(directory, config.stack, config.spec_augment, config.seed)
+        # What is masked could not be told, and what is masked alike would be: CPC's frames are whole.
+        masks = config.spec_augment if config.objective != "cpc" else 0.0
+        feats = Filterbanks.of(directory, config.stack, masks, config.seed)
         spoken, line = read_spoken(directory, feats, config)
         print(line, flush=True)
         sets.append(SpokenData(feats, spoken, config.max_duration, training))

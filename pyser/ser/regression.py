@@ -84,6 +84,12 @@ class RegressionModel(nn.Module):
         self.register_buffer("mean", torch.zeros(len(self.labels)))
         self.register_buffer("std", torch.ones(len(self.labels)))
 
+    def train(self, mode: bool = True) -> RegressionModel:
+        super().train(mode)
+        if self.config.freeze:
+            self.encoder.eval()  # (without the dropout of its pretraining)
+        return self
+
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         frames = self.encoder(x.to(self.mean.device), lengths)
         ratings: Tensor = self.regressor(frames).float() * self.std + self.mean

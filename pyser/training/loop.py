@@ -137,7 +137,7 @@ def train(
     history = _resume(out_dir, run)
     events = Events(out_dir, len(history) * steps_per_epoch)
     for epoch in range(len(history) + 1, config.num_epochs + 1):
-        if config.patience and history and epoch - 1 - best_epoch(history, config.keep_best)["epoch"] >= config.patience:
+        if config.patience and history and epoch - 1 - _risen(history, config.keep_best) >= config.patience:
             if distributed.rank() == 0:
                 print(f"{config.patience} epochs without a better valid_{config.keep_best}: finished", flush=True)
             break
@@ -300,6 +300,11 @@ def _save(out_dir: Path, epoch: int, run: _Run[Any, Any], history: list[dict[str
 def best_epoch(history: Sequence[dict[str, float]], figure: str) -> dict[str, float]:
     """The row of the highest valid_<figure>, of equal ones that of the lowest valid_loss."""
     return max(history, key=lambda row: (row[f"valid_{figure}"], -row["valid_loss"]))
+
+
+def _risen(history: Sequence[dict[str, float]], figure: str) -> float:
+    """The epoch since which valid_<figure> has not risen."""
+    return max(history, key=lambda row: row[f"valid_{figure}"])["epoch"]
 
 
 def starting_point(out_dir: str | Path, config: TrainConfig) -> tuple[Path, dict[str, Any]] | None:
