@@ -60,7 +60,7 @@ while read -r row first what; do
     if [ "$first" != - ]; then options+=(--init "$(place "$first" "$seed")"); fi
     if [ "$row" = 5 ]; then options+=(--hyp "$hyp"); fi
     also=(--also "$corpus_data/folds")
-    for file in {"$hubert","$w2v2","$bert"}/model.safetensors "$(place "$first" "$seed")"/fold*/test_posteriors.txt; do also+=(--also "$file"); done
+    for file in "$hubert" "$w2v2" "$bert" "$(place "$first" "$seed")"/fold*/test_posteriors.txt; do also+=(--also "$file"); done
     if wanted 1; then
       announce 1 "row $row, $what (seed $seed, log: $ser/log/train.log)"
       once.sh "${also[@]}" "$ser/.done" $cmd "$ser/log/train.log" pyser cmgi train --row "$row" --conf "$cmgi_config" --hubert "$hubert" \
