@@ -14,6 +14,7 @@ from pyser.cli.corpus import group
 from pyser.corpora.corpus import Corpus, Utterance, write_corpus, write_folds, write_partition
 from pyser.corpora.kaldi_dir import prepare_kaldi_dir
 from pyser.errors import PyserError
+from pyser.files import read_json, write_json
 from pyser.kaldi import datadir
 from pyser.kaldi.datadir import read_table, validate, write_table
 from pyser.ser.folds import Fold, check_leaks, fold_names, read_fold, write_fold
@@ -178,8 +179,25 @@ def test_folds_of_a_kaldi_directory_with_emotions(tmp_path):
     assert fold_names(folds) == ["a"] and read_fold(folds / "a", "a").test == tuple(others[:2])
     write_table(source / "utt2spk", dict.fromkeys(speakers, "one"))
     shutil.rmtree(source / "folds")
-    assert "no folds: utt2emo is of 1 speaker" in prepare_kaldi_dir(source, tmp_path / "target", max_dropped=0.1)
+    assert "no folds: what is labelled is of 1 speaker" in prepare_kaldi_dir(source, tmp_path / "target", max_dropped=0.1)
 
+
+
+def test_a_kaldi_directory_of_ratings(tmp_path):
+    """It needs neither words nor emotions; what is said of its ratings is kept."""
+    source = make_data_dir(tmp_path / "source", speakers=4, utts=2, seed=1)
+    (source / "text").unlink()
+    with pytest.raises(PyserError, match="or ratings, utt2avd"):
+        prepare_kaldi_dir(source, tmp_path / "target")
+    speakers = read_table(source / "utt2spk")
+    write_table(source / "utt2avd", dict.fromkeys(speakers, "1 2 -"))
+    assert "folds: 4, of every 4th speaker each" in prepare_kaldi_dir(source, tmp_path / "target")
+    first, *others = sorted(speakers)
+    write_fold(source / "folds/a", Fold("a", tuple(others[1:]), (), (first, others[0])))
+    write_json(source / "folds/info.json", {"corpus": "acted", "avd": "category-derived"})
+    assert "folds: those of" in prepare_kaldi_dir(source, tmp_path / "target")
+    assert read_json(tmp_path / "target/folds/info.json") == {"corpus": "acted", "avd": "category-derived"}
+    assert fold_names(tmp_path / "target/folds") == ["a"]
 
 
 def test_options_where_they_do_not_belong(tmp_path):

@@ -80,10 +80,22 @@ def test_a_second_run_changes_nothing(work, run):
     dev.write_text(labels)
 
 
+def test_a_prepared_directory(work, run):
+    """egs/kaldi_dir/sa2sr on what egs/iemocap/sa2sr has prepared: its folds and what it says of its ratings are taken."""
+    _, second, _ = run
+    options = dict(zip(second[::2], second[1::2], strict=True))
+    options |= {"--corpus": work / "ser_data/iemocap", "--data": work / "kaldi_data", "--exp": work / "kaldi_exp",
+                "--systems": "none"}
+    recipe("kaldi_dir/sa2sr/run.sh", *(part for pair in options.items() for part in pair))
+    new, old = (json.loads((work / place / "avd_none/results.json").read_text()) for place in ("kaldi_exp", "ser_exp"))
+    assert [new[name] for name in ("corpus", "scale", "ratings")] == [old[name] for name in ("corpus", "scale", "ratings")]
+
+
 def test_what_is_missing_is_one_line(work, tmp_path):
     for script, options, said in (
         ("librispeech/sa2sr/run.sh", ("--train", work / "train"), "give --train DIR and --dev DIR"),
         ("librispeech/sa2sr/run.sh", ("--corpus", work / "nowhere"), "nowhere: no such folder"),
+        ("kaldi_dir/sa2sr/run.sh", ("--corpus", work / "dev"), "has no ratings (utt2avd)"),
         ("iemocap/sa2sr/run.sh", ("--systems", "bert", "--stage", 2), "--systems bert: they are none, asr, cpc and sa2sr"),
     ):
         log = recipe(script, *options, "--data", tmp_path / "d", "--exp", tmp_path / "e", ok=False)

@@ -1,5 +1,6 @@
 # The stages of every recipe of emotion regression; egs/*/sa2sr/run.sh sources this file after saying what is particular to
-# its corpus: corpus_name, prepare_options() (for `pyser corpus prepare`, which also writes the folds) and derived.
+# its corpus: corpus_name, prepare_options() (for `pyser corpus prepare`, which also writes the folds), derived, and
+# prepare_into, where in data it puts what it writes, if that is the data directory itself.
 #
 #   corpus -> data/<name> with utt2avd -> [copies at other speeds] -> filterbanks -> encoder and regressor, fold by fold -> CCC
 #
@@ -33,7 +34,8 @@ if [ -n "$speeds" ]; then corpus_data=${source_data}_sp; fi
 
 if wanted 0; then
   announce 0 "prepare the corpus and its folds"
-  once.sh --also "$corpus" "$data/.done/prepare" pyser corpus prepare "$corpus_name" $(prepare_options) --max-dropped "$max_dropped" "$corpus" "$data"
+  once.sh --also "$corpus" "$data/.done/prepare" pyser corpus prepare "$corpus_name" $(prepare_options) --max-dropped "$max_dropped" "$corpus" "$data${prepare_into:-}"
+  [ -d "$source_data/folds" ] || { echo "$0: $corpus has no ratings (utt2avd) of two speakers or more; take another --corpus" >&2; exit 1; }
   if $derived; then pyser corpus circumplex "$source_data"; fi
 fi
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pyser.corpora.corpus import write_folds
 from pyser.errors import Dropped, PyserError
-from pyser.files import write_json
+from pyser.files import read_json, write_json
 from pyser.kaldi.datadir import keep, read_dir, validate, write_dir
 from pyser.kaldi.manifests import manifests, recording, segment, write_manifests
 from pyser.kaldi.segments import BadSegment
@@ -17,6 +17,7 @@ from pyser.kaldi.wav import parse_entry
 from pyser.ser.folds import PARTS, Fold, fold_names, read_fold, write_fold
 
 FOLDS = 5
+LABELS = "utt2emo", "utt2avd"
 LISTS = ("wav.scp", "segments", "text", "utt2spk", "spk2gender", "utt2emo", "utt2avd", "utt2lang", "utt2uniq")
 
 
@@ -24,16 +25,18 @@ def prepare_kaldi_dir(source: str | Path, target: str | Path, max_dropped: float
     """Copy the lists of `source` to `target`, with manifests in `target`/../manifests; return the closing lines.
 
     Paths in wav.scp may be relative to the working directory, to `source` or to its parent. Utterances without speaker,
-    transcript (a directory without text may have utt2emo instead) or readable audio are dropped and counted.
+    transcript (a directory without text may have utt2emo or utt2avd instead) or readable audio are dropped and counted.
 
-    Of a directory with utt2emo also the folds, `target`/folds: those of `source`, if it has some, else FOLDS of the speakers.
+    Of a directory with utt2emo or utt2avd also the folds, `target`/folds: those of `source`, with what it says about them
+    and the ratings (folds/info.json), if it has some, else FOLDS of the speakers.
     """
     source, target = Path(source), Path(target)
     if target.exists() and target.resolve() == source.resolve():
         raise PyserError(f"{target}: the source itself; give another directory to write to")
     lists = {name: table for name, table in read_dir(source).items() if name in LISTS}
-    if "text" not in lists and "utt2emo" not in lists:
-        raise PyserError(f"{source}/text: missing; a data directory needs transcripts (or emotions, utt2emo)")
+    if not lists.keys() & {"text", *LABELS}:
+        raise PyserError(f"{source}/text: missing; a data directory needs transcripts (or emotions, utt2emo, or ratings, "
+                         "utt2avd)")
     recordings: dict[str, Any] = {}
     bad = {}
     for key, entry in lists["wav.scp"].items():
@@ -75,14 +78,17 @@ def prepare_kaldi_dir(source: str | Path, target: str | Path, max_dropped: float
     used = {key: recordings[key] for key in lists["wav.scp"]}
     write_manifests(*manifests(lists, used, target), target.parent / "manifests", target.name)
     write_dir(target, lists)
-    if "utt2emo" in lists:
+    if lists.keys() & set(LABELS):
         closing += f"\n{_folds(lists, source, target)}"
     return f"{closing}\n{validate(target, need_text='text' in lists)}"
 
 
 def _folds(lists: Mapping[str, Mapping[str, str]], source: Path, target: Path) -> str:
     """Write target/folds; returns a line about them. What is not in `lists` is left out of the source's."""
-    speakers = {utt: lists["utt2spk"][utt] for utt in lists["utt2emo"] if utt in lists["utt2spk"]}
+    labelled = {utt for name in LABELS for utt in lists.get(name, ())}
+    speakers = {utt: speaker for utt, speaker in lists["utt2spk"].items() if utt in labelled}
+    info = source / "folds" / "info.json"
+    about = read_json(info) if info.exists() else {}
     shutil.rmtree(target / "folds", ignore_errors=True)  # of an earlier run
     if list((source / "folds").glob("*/test.list")):
         for name in fold_names(source / "folds"):
@@ -93,9 +99,9 @@ def _folds(lists: Mapping[str, Mapping[str, str]], source: Path, target: Path) -
     else:
         names = sorted(set(speakers.values()))
         if len(names) < 2:
-            return f"no folds: utt2emo is of {len(names)} speaker, and no speaker may be trained and tested on"
+            return f"no folds: what is labelled is of {len(names)} speaker, and no speaker may be trained and tested on"
         number = min(FOLDS, len(names))
         write_folds(speakers, [names[k::number] for k in range(number)], target / "folds")
         said = f"{number}, of every {number}th speaker each"
-    write_json(target / "folds" / "info.json", {"corpus": source.resolve().name})
+    write_json(target / "folds" / "info.json", {"corpus": source.resolve().name} | about)
     return f"{target}/folds: {said}"
