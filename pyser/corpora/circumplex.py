@@ -2,7 +2,8 @@
 
 Where an emotion lies on the circle of J. A. Russell, "A circumplex model of affect", Journal of Personality and Social
 Psychology 39(6), 1980: degrees from pleasure (0) by way of arousal (90) to displeasure (180), of his words happy, excited,
-astonished, angry, afraid, sad, bored and calm. Disgusted is none of them: its direction is that of its mean ratings in J. A.
+astonished, angry, afraid, sad, bored and calm, by his circular scaling (his others place some of them
+elsewhere). Disgusted is none of them: its direction is that of its mean ratings in J. A.
 Russell and A. Mehrabian, "Evidence for a three-factor theory of emotions", Journal of Research in Personality 11(3), 1977
 (pleasure -0.60, arousal 0.35). Neutral is the centre. Dominance is not a dimension of the circle.
 """
@@ -21,7 +22,7 @@ DEGREES = {"happy": 7.8, "excited": 48.6, "surprised": 69.8, "angry": 99.0, "fea
 NAMES = {"ang": "angry", "hap": "happy", "exc": "excited", "neu": "neutral", "fear": "fearful", "surprise": "surprised",
          "boredom": "bored", "happiness": "happy", "anger": "angry", "sadness": "sad"}
 DERIVED = "category-derived"
-SOURCE = f"{DERIVED} (Russell 1980; disgust: Russell & Mehrabian 1977)"
+SOURCE = f"{DERIVED} (Russell 1980, circular scaling; disgust: Russell & Mehrabian 1977)"
 
 
 def placement(emotion: str) -> tuple[float, float] | None:
