@@ -149,7 +149,8 @@ def test_places_on_the_circle(tmp_path):
     a, v, d = read_table(tmp_path / "utt2avd")["u1"].split()
     assert float(a) ** 2 + float(v) ** 2 == pytest.approx(1, abs=1e-3) and d == "-"
     about = json.loads((tmp_path / "folds/info.json").read_text())
-    assert about == {"corpus": "c", "avd": "category-derived (Russell 1980, circular scaling; disgust: Russell & Mehrabian 1977)"}
+    source = "Russell 1980, circular scaling; disgust: Russell & Mehrabian 1977"
+    assert about == {"corpus": "c", "avd": f"category-derived ({source})"}
     write_placements(tmp_path)  # again, the same
     (tmp_path / "folds/info.json").write_text(json.dumps({"avd": "1-5"}))
     with pytest.raises(PyserError, match="has ratings already"):
