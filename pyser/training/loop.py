@@ -41,7 +41,7 @@ class TrainConfig:
     the parameters' change in a step, 0 for none. precision: of the loss function's products (torch.autocast): float32,
     bfloat16, or float16 on a GPU. start_epoch: 0 goes on after the newest checkpoint, N after epoch-(N-1).pt, later ones
     being deleted. keep_checkpoints: how many of the last, 0 for all. keep_best: and the epoch of the highest valid_<this>, of
-    equal ones that of the lowest valid_loss. patience: after so many epochs without a better one, training ends; 0: never.
+    equal ones that of the lowest valid_loss. patience: after so many epochs without its rising, training ends; 0: never.
     accumulate: batches whose gradients make one step. learning_rate_factors: of parameters whose names begin so, 1 for all
     others; not for ng-sgd. counted: what the weight of a batch is a number of, for the eyes.
     """
