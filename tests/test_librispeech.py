@@ -2,7 +2,7 @@
 
 import pytest
 from click.testing import CliRunner
-from lhotse import SupervisionSet
+from lhotse import RecordingSet, SupervisionSet, recipes
 from small_wav import wav
 
 from pyser.cli.corpus import group
@@ -42,6 +42,24 @@ def test_parts_and_ids(tmp_path):
     assert not (train / "utt2emo").exists() and not (tmp_path / "data/test_clean").exists()
     manifest = SupervisionSet.from_file(tmp_path / "data/manifests/dev_clean_supervisions.jsonl.gz")
     assert [one.id for one in manifest] == ["lbi-84-121123-0000", "lbi-84-121123-0001"]
+
+
+def test_as_lhotse_reads_it(tmp_path):
+    root = librispeech(tmp_path) / "LibriSpeech"
+    (root / "dev-clean").rename(root / "dev-clean-2")  # Mini LibriSpeech's
+    prepare_librispeech(root, tmp_path / "data")
+    for path in root.rglob("._*"):
+        path.unlink()  # Lhotse cannot read past them
+    theirs = recipes.prepare_librispeech(root)
+    assert set(theirs) == {"train-clean-100", "dev-clean-2"}
+    for part, found in theirs.items():
+        manifest = tmp_path / "data/manifests" / part.replace("-", "_")
+        recordings = {f"lbi-{one.id}": one for one in found["recordings"]}
+        ours = {one.id: one for one in RecordingSet.from_file(f"{manifest}_recordings.jsonl.gz")}
+        assert {name: (one.sources[0].source, one.duration) for name, one in ours.items()} \
+            == {name: (one.sources[0].source, one.duration) for name, one in recordings.items()}
+        words = {one.id: one.text for one in SupervisionSet.from_file(f"{manifest}_supervisions.jsonl.gz")}
+        assert words == {f"lbi-{one.id}": one.text for one in found["supervisions"]}
 
 
 def test_what_is_missing(tmp_path, capsys):

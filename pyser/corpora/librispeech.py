@@ -1,5 +1,6 @@
-"""LibriSpeech: a Kaldi data directory for each of its parts that is there, with Kaldi's ids: lbi-reader-chapter-number,
-a chapter being a speaker, as in egs/librispeech/s5/local/data_prep.sh."""
+"""LibriSpeech and Mini LibriSpeech: a Kaldi data directory for each of their parts that is there, with Kaldi's ids:
+lbi-reader-chapter-number, a chapter being a speaker, as in egs/librispeech/s5/local/data_prep.sh. The same recordings and
+words as Lhotse's recipe reads, which passes over missing audio and names no line that it cannot read."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from pyser.errors import Dropped, PyserError
 from pyser.files import read_lines
 
 SIZES = {"dev-clean": 2703, "dev-other": 2864, "test-clean": 2620, "test-other": 2939, "train-clean-100": 28539,
-         "train-clean-360": 104014, "train-other-500": 148688}
+         "train-clean-360": 104014, "train-other-500": 148688, "dev-clean-2": 1089, "train-clean-5": 1519}
 ABOUT = ("LibriSpeech: CC BY 4.0. Cite: V. Panayotov, G. Chen, D. Povey and S. Khudanpur, Librispeech: an ASR corpus based "
          "on public domain audio books, ICASSP 2015.")
 

@@ -217,7 +217,7 @@ class Reading:
             return ctc, stats, logits, None
         classes = torch.tensor([one.sentiment for one in batch.spoken], device=device)
         said = F.cross_entropy(sentiments.float(), classes)
-        return ctc + self.sentiment_weight * said, stats | {"sentiment": float(said) * count}, logits, sentiments
+        return ctc + self.sentiment_weight * said, stats | {"sentiment": float(said.detach()) * count}, logits, sentiments
 
     def validate(self, network: SpeechReader, batches: Iterable[Batch]) -> Stats:
         """Loss; CER in per cent; of sentiments the mean area under the curve of each against the others, the weighted
