@@ -134,6 +134,7 @@ def test_table_and_rank_correlation(tmp_path):
         sentiment_table(tmp_path)
     write_table(tmp_path / "utt2emo", dict.fromkeys(utts, "angry"))
     assert math.isnan(sentiment_table(tmp_path).rho)
+    assert "Spearman's rho: none, all utterances are of one sentiment" in as_text(sentiment_table(tmp_path))
 
 
 def test_places_on_the_circle(tmp_path):
