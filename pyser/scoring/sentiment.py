@@ -61,7 +61,7 @@ def as_text(table: SentimentTable, style: str = "text") -> str:
 
 def _rho(table: SentimentTable) -> str:
     if isnan(table.rho):
-        return "Spearman's rho: none, all utterances are of one sentiment, or of one sign of valence"
+        return "Spearman's rho: none, all utterances are of one sentiment, or of one sign of valence or none"
     return (f"Spearman's rho {table.rho:.2f} (p = {table.p:.3g}) of sentiment and sign of the emotion's valence, "
             f"{table.ranked} utterances")
 
